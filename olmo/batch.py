@@ -1,0 +1,101 @@
+"""What crosses from the data side to the model: tensors plus the host integers that describe their layout.
+
+Every count that the model needs to size its tensors after pruning is a Python int here, so that the forward pass never
+reads a number back from the device.
+"""
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+import torch
+
+PAD_ID = -1
+
+
+class MultimodalType(IntEnum):
+    """What one packed example holds; the values are those of the published batches."""
+
+    TEXT_ONLY = 0
+    IMAGE = 1
+    VIDEO = 2
+    MULTI_IMAGE = 3
+
+
+@dataclass(frozen=True)
+class VisualSegment:
+    """A run of consecutive frames (or crops) of one example in one row of the batch."""
+
+    kind: MultimodalType
+    num_frames: int
+    """Frames of the video, or crops of the image(s)."""
+    cells_per_frame: int = 0
+    """Cells of each frame of a video (rows of `token_pooling` per frame); unused for images."""
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Host-side description of one row of a `Batch`."""
+
+    segments: tuple[VisualSegment, ...]
+    """Visual segments in the order of the row's frames; the row's remaining frames are padding."""
+    num_tokens: int
+    """Tokens of the row that are not padding."""
+    num_pooled: int
+    """Rows of `token_pooling` that hold at least one patch (= `<im_patch>` tokens of the row)."""
+    num_loss_tokens: int = 0
+    """Positions with a positive loss weight."""
+
+    @property
+    def num_frames(self) -> int:
+        return sum(s.num_frames for s in self.segments)
+
+
+@dataclass
+class Batch:
+    """One device batch: B rows of S tokens and T frames.
+
+    Text tensors are right-padded with -1. `<im_patch>` tokens and the valid rows of `token_pooling` correspond one to
+    one, row-major. Frames of a row stand in example order, padding frames last.
+    """
+
+    input_ids: torch.Tensor
+    """[B, S] int64, -1 = padding."""
+    position_ids: torch.Tensor
+    """[B, S] int64, -1 = padding; restarts for every packed example and after the shared prefix of every branch."""
+    layout: tuple[RowLayout, ...]
+    """One per row."""
+    labels: torch.Tensor | None = None
+    """[B, S] int64 next-token targets (already shifted), -1 = padding."""
+    loss_masks: torch.Tensor | None = None
+    """[B, S] float32 loss weight per token; <= 0 means no loss."""
+    subsegment_ids: torch.Tensor | None = None
+    """[B, S] int64: 100000 * example + branch, 10000 = shared prefix, -1 = padding; None = one conversation per row."""
+    images: torch.Tensor | None = None
+    """[B, T, N, patch * patch * 3] uint8 patches (0 = padding), or float32 already normalised to -1..1 (-1 = padding)."""
+    token_pooling: torch.Tensor | None = None
+    """[B, P, G] int64 indices into the row's T * N patches, -1 = empty."""
+    image_masks: torch.Tensor | None = None
+    """[B, T, N] float32, only for ViTs with a padding embedding."""
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    """Whatever evaluation needs, one per row."""
+
+    TENSORS = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids", "images", "token_pooling", "image_masks")
+
+    def map_tensors(self, fn) -> "Batch":
+        """A copy with `fn` applied to every tensor that is present."""
+        return replace(self, **{n: fn(t) for n in self.TENSORS if (t := getattr(self, n)) is not None})
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
+        return self.map_tensors(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        return self.map_tensors(lambda t: t.pin_memory())
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """Rows start..stop as a batch of their own (micro-batching); tensors are views."""
+        part = self.map_tensors(lambda t: t[start:stop])
+        return replace(part, layout=self.layout[start:stop], metadata=self.metadata[start:stop])
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]

@@ -1,0 +1,30 @@
+"""Errors that are written for the user: one clear sentence, shown without a traceback unless `--debug` is given."""
+
+
+class OLMoError(Exception):
+    """Base of every error whose message is meant for the user of a command."""
+
+
+class OLMoConfigurationError(OLMoError):
+    """A config file, a config key or a combination of settings is wrong."""
+
+
+class OLMoCliError(OLMoError):
+    """A command line cannot be understood."""
+
+
+class OLMoEnvironmentError(OLMoError):
+    """Something outside the project is missing: a package, a device, a folder that can be written."""
+
+
+class OLMoCheckpointError(OLMoError):
+    """A checkpoint is missing, partial, or belongs to another model."""
+
+
+class OLMoDataError(OLMoError):
+    """A data set or a media file is missing or broken."""
+
+
+def missing_package(package: str, extra: str, purpose: str) -> OLMoEnvironmentError:
+    """The one line that every optional import raises when its package is absent."""
+    return OLMoEnvironmentError(f"{purpose} needs the package '{package}': pip install 'olmo[{extra}]' (or pip install {package})")
