@@ -1,0 +1,87 @@
+"""What leaves the preprocessor: one example as arrays, with the host integers that describe its visual part.
+
+The same class holds one example and a pack of several (the packer concatenates), so the collator needs to know only this.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from olmo.batch import MultimodalType, VisualSegment
+from olmo.budget import pruning_budget
+
+
+def dropped_cells(segments: Sequence[VisualSegment], topk: float, prune_from_frame: int = 0) -> int:
+    """Visual tokens that pruning with these settings removes from `segments` (only videos are ever pruned)."""
+    return sum(pruning_budget(s.num_frames, s.cells_per_frame, topk, prune_from_frame) for s in segments if s.kind == MultimodalType.VIDEO)
+
+
+@dataclass
+class VisionTokens:
+    """The visual part of an example before it is joined with text: its tokens, its patches, and which patches feed which token."""
+
+    blocks: list[np.ndarray]
+    """Token ids of each visual block ([n] int64); one per video or image, inserted at the placeholders of the text."""
+    images: np.ndarray
+    """[T, N, patch * patch * 3] uint8 or float32."""
+    token_pooling: np.ndarray
+    """[P, G] int64 ids into the T * N patches, -1 = empty; row i feeds the i-th `<im_patch>` token."""
+    segments: tuple[VisualSegment, ...]
+    """Host description of the frames or crops."""
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(b) for b in self.blocks)
+
+
+@dataclass
+class ProcessedExample:
+    """One example (or one pack of examples) ready for the collator."""
+
+    input_tokens: np.ndarray
+    """[S] int64."""
+    target_tokens: np.ndarray
+    """[S] int64, already shifted by one."""
+    loss_masks: np.ndarray
+    """[S] float32 loss weight of each target; 0 = no loss."""
+    position_ids: np.ndarray
+    """[S] int64."""
+    subsegment_ids: np.ndarray | None = None
+    """[S] int64 branch of each token (10000 = shared prefix); None for a single conversation."""
+    images: np.ndarray | None = None
+    """[T, N, patch * patch * 3] uint8 or float32 patches of the frames or crops."""
+    token_pooling: np.ndarray | None = None
+    """[P, G] int64 ids into the T * N patches, -1 = empty."""
+    segments: tuple[VisualSegment, ...] = ()
+    """Visual segments in frame order."""
+    dropped_cells: int = 0
+    """`<im_patch>` tokens that the model will remove by pruning; known before the model runs (sum it when packing)."""
+    name: str = ""
+    """How error messages call this example."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What evaluation needs to know."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens before pruning."""
+        return len(self.input_tokens)
+
+    @property
+    def num_tokens_after_pruning(self) -> int:
+        """Tokens that the language model sees; sequence budgets count these."""
+        return self.num_tokens - self.dropped_cells
+
+    @property
+    def num_frames(self) -> int:
+        """Frames or crops that the ViT sees."""
+        return 0 if self.images is None else len(self.images)
+
+    @property
+    def num_loss_tokens(self) -> int:
+        return int((self.loss_masks > 0).sum())
+
+    def num_tokens_after(self, topk: float, prune_from_frame: int = 0) -> int:
+        """Tokens left when the fraction `topk` of every video's cells is removed (for settings other than the model's own)."""
+        return self.num_tokens - dropped_cells(self.segments, topk, prune_from_frame)

@@ -1,0 +1,131 @@
+"""Pixels: loading an image, squashing it to the ViT's input size, cutting it into patches.
+
+This module alone decides how pixels are resized. It uses torch's interpolation, which needs no torchvision and equals
+the published resize bit for bit (bilinear, no antialiasing, rounded back to uint8).
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from olmo.exceptions import OLMoConfigurationError, OLMoDataError
+
+log = logging.getLogger(__name__)
+
+_RESIZE = {
+    "siglip": {"mode": "bilinear", "antialias": False, "align_corners": False},
+    "dino": {"mode": "bicubic", "antialias": True, "align_corners": False},
+    "metaclip": {"mode": "bicubic", "antialias": True, "align_corners": False},
+}
+_MEAN_STD = {
+    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "dino": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@cache
+def _say_which() -> None:
+    log.info("frames are resized by torch.nn.functional.interpolate")
+
+
+def resize_frames(frames: np.ndarray, size: tuple[int, int], mode: str = "siglip") -> np.ndarray:
+    """Squash uint8 frames [T, H, W, 3] to `size` = (height, width), uint8 again. Frames of that size already are returned as they are."""
+    if frames.shape[1:3] == tuple(size):
+        return frames
+    _say_which()
+    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    x = F.interpolate(x, size=tuple(size), **_RESIZE[mode])
+    return x.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def resize_frame(frame: np.ndarray, size: tuple[int, int], mode: str = "siglip") -> np.ndarray:
+    """`resize_frames` for one frame [H, W, 3]; a reader calls it right after decoding, so that full frames are never kept."""
+    return resize_frames(frame[None], size, mode)[0]
+
+
+def patchify(crops: np.ndarray, patch: int) -> np.ndarray:
+    """[T, H, W, C] -> [T, (H / patch) * (W / patch), patch * patch * C]; patches row-major, inside a patch (row, column, channel)."""
+    t, h, w, c = crops.shape
+    x = crops.reshape(t, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(t, (h // patch) * (w // patch), patch * patch * c)
+
+
+def unpatchify(patches: np.ndarray, grid: tuple[int, int], patch: int) -> np.ndarray:
+    """Inverse of `patchify`: [T, N, patch * patch * 3] -> [T, H, W, 3] (for pictures of what the model saw)."""
+    h, w = grid
+    x = patches.reshape(-1, h, w, patch, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, h * patch, w * patch, 3)
+
+
+def load_image(source: Any) -> np.ndarray:
+    """Path, PIL image or uint8 array -> uint8 [H, W, 3], turned upright by its EXIF tag."""
+    if isinstance(source, np.ndarray):
+        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
+            raise OLMoDataError(f"an image array must be uint8 [height, width, 3], not {source.dtype} {list(source.shape)}")
+        return source
+    from PIL import Image, ImageFile, ImageOps
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        image = Image.open(source) if isinstance(source, (str, Path)) else source
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise OLMoDataError(f"there is no image file {source}") from None
+    except (OSError, SyntaxError, ValueError) as err:
+        raise OLMoDataError(f"{source} cannot be read as an image: {err}") from None
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """What the ViT expects of its pixels; built from the ViT's own config."""
+
+    size: tuple[int, int] = (378, 378)
+    """Height and width of one crop or frame."""
+    patch: int = 14
+    """Side of a patch in pixels."""
+    resize: str = "siglip"
+    """siglip, dino or metaclip (all squash to `size`)."""
+    normalize: str = "siglip"
+    """siglip, openai or dino."""
+    uint8: bool = True
+    """Hand over uint8 patches that the model normalises on its device; false = float32, normalised here."""
+
+    def __post_init__(self):
+        if self.resize not in _RESIZE:
+            raise OLMoConfigurationError(f"vit.resize_mode '{self.resize}' is not supported; choose one of {', '.join(_RESIZE)}")
+        if self.normalize not in _MEAN_STD:
+            raise OLMoConfigurationError(f"vit.normalize '{self.normalize}' is not supported; choose one of {', '.join(_MEAN_STD)}")
+        if self.uint8 and self.normalize != "siglip":
+            raise OLMoConfigurationError(
+                f"normalize_on_gpu works with vit.normalize 'siglip' only, not '{self.normalize}'; set it to false"
+            )
+        if any(s % self.patch for s in self.size):
+            raise OLMoConfigurationError(f"vit.image_default_input_size {list(self.size)} is no multiple of the patch size {self.patch}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of one crop: rows, columns."""
+        return self.size[0] // self.patch, self.size[1] // self.patch
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def resize_frame(self, frame: np.ndarray) -> np.ndarray:
+        """One frame [H, W, 3] at the ViT's input size."""
+        return resize_frame(frame, self.size, self.resize)
+
+    def to_patches(self, crops: np.ndarray) -> np.ndarray:
+        """uint8 crops [T, *size, 3] -> patches [T, N, patch * patch * 3] in the dtype that the model takes."""
+        if not self.uint8:
+            mean, std = (np.asarray(v, dtype=np.float32) for v in _MEAN_STD[self.normalize])
+            crops = (crops.astype(np.float32) / 255.0 - mean) / std
+        return patchify(crops, self.patch)

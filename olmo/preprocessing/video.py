@@ -1,0 +1,240 @@
+"""A video as tokens: per frame a time stamp, markers and one `<im_patch>` per cell, then the subtitles."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from olmo.batch import MultimodalType, VisualSegment
+from olmo.config import BaseConfig
+from olmo.exceptions import OLMoConfigurationError, OLMoDataError
+from olmo.preprocessing.example import VisionTokens
+from olmo.preprocessing.frame_sampling import DEFAULT_CANDIDATE_FPS, FrameSampler, TimeSampler
+from olmo.preprocessing.images import PixelConfig, resize_frames
+from olmo.preprocessing.pooling import pooling_index
+from olmo.tokenizer import Tokenizer
+
+Subtitle = str | Mapping[tuple[float, float], str] | Sequence[tuple[float, float, str]] | None
+
+_BACKENDS = {
+    "auto": "auto",
+    "torchcodec": "torchcodec",
+    "torchcodec_exact": "torchcodec",
+    "torchcodec_approx": "torchcodec",
+    "pyav": "pyav",
+    "av": "pyav",
+    "decord": "decord",
+    "decord_with_av_fallback": "auto",
+}
+_TIME_MODES = ("per-frame-compact", "per-frame", "numbered-frames", "none")
+
+
+@dataclass
+class VideoFrames:
+    """Decoded frames of one (clipped) video."""
+
+    frames: np.ndarray
+    """[T, H, W, 3] uint8."""
+    timestamps: np.ndarray
+    """[T] seconds, relative to the start of the clip."""
+    target_fps: float | None = None
+    """The rate that the sampler aimed at, when its mode has one."""
+    subtitle: Subtitle = None
+    """Spoken text: a string, or (start, end) seconds -> text."""
+    size_wh: tuple[int, int] | None = None
+    """Width and height of the original frames; taken from `frames` when not given."""
+    sampling_augmentation: str | None = None
+    """Name of the random sampling change, if any."""
+
+    def __post_init__(self):
+        if len(self.frames) != len(self.timestamps):
+            raise OLMoDataError(f"a video has {len(self.frames)} frames but {len(self.timestamps)} time stamps")
+        if self.size_wh is None:
+            self.size_wh = (self.frames.shape[2], self.frames.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def with_fake_fps(self, fps: float) -> "VideoFrames":
+        """Pretend that a video sampled at 2 frames per second was sampled at `fps` (tracking data annotated at other rates)."""
+        t = np.asarray(self.timestamps, dtype=np.float64)
+        mean = 1 / np.diff(t[:-1]).mean() if len(t) > 2 else 0.0
+        if abs(mean - 2.0) > 0.5:
+            raise OLMoDataError(f"fake_timestamp_fps needs frames sampled at about 2 per second, not {mean:.2f}")
+        t = t * (mean / fps)
+        t[-1] = t[-2] + 1 / fps
+        return replace(self, timestamps=t, target_fps=float(fps))
+
+
+class LoadVideo(Protocol):
+    """How the data side hands a decoder to the preprocessor."""
+
+    def __call__(
+        self,
+        path: str,
+        sampler: TimeSampler | FrameSampler,
+        *,
+        clip: tuple[float, float] | None = None,
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> VideoFrames:
+        """Decode the frames that `sampler` chooses; `transform` is applied to each frame right after it is decoded."""
+        ...
+
+
+@dataclass
+class VideoPreprocessorConfig(BaseConfig):
+    """How a video is sampled and written as tokens."""
+
+    max_frames: int = 8
+    """Most frames taken from one video."""
+    frame_sample_mode: str = "fps"
+    """Rule that chooses the frames; see `frame_sampling`. Fine-tuning uses uniform_last_frame."""
+    candidate_sampling_fps: list[float] = field(default_factory=lambda: list(DEFAULT_CANDIDATE_FPS))
+    """Rates tried by frame_sample_mode fps."""
+    cache_videos: bool = True
+    """Published key; videos are always local files here, so only true is accepted."""
+    loading_method: str = "auto"
+    """Decoder: auto (torchcodec, PyAV, decord: the first that is installed), torchcodec, pyav, decord, or a published name of these."""
+    max_fps: list[float] | None = None
+    """Sampling rate; a video too long for max_frames at this rate is sampled uniformly. Training draws one of several."""
+    time_sampling: bool = False
+    """Choose times (true) rather than frame indices (false)."""
+    time_mode: str = "per-frame-compact"
+    """Text before each frame: per-frame-compact "1.5", per-frame "time 1.50", numbered-frames "2:", none."""
+    subtitle_mode: str = "frame_1"
+    """frame_W (lines within W seconds of a frame), all, truncate_N (first N tokens), ignore."""
+    pooling_w: int = 3
+    """Patches per cell, horizontally; must equal pooling_h."""
+    pooling_h: int = 3
+    """Patches per cell, vertically."""
+    use_frame_special_tokens: bool = True
+    """Mark frames with <frame_start>/<frame_end> instead of <im_start>/<im_end>."""
+    per_frame_special_token: bool = True
+    """A marker pair around every frame, as released checkpoints expect; false = one pair around all frames (the published code default)."""
+    max_subtitle_tokens: int | None = None
+    """Most tokens of the subtitle block (null = as many as fit beside the question)."""
+
+    def check(self) -> None:
+        """Refuse values that nothing implements."""
+        if self.pooling_w != self.pooling_h:
+            raise OLMoConfigurationError(f"video.pooling_w {self.pooling_w} and video.pooling_h {self.pooling_h} must be equal")
+        if self.max_frames < 1 or self.pooling_w < 1:
+            raise OLMoConfigurationError("video.max_frames and video.pooling_w must be at least 1")
+        if not self.cache_videos:
+            raise OLMoConfigurationError("video.cache_videos false is not supported: videos are read from local files")
+        if self.time_mode not in _TIME_MODES:
+            raise OLMoConfigurationError(f"unknown video.time_mode '{self.time_mode}'; known: {', '.join(_TIME_MODES)}")
+        _ = self.reader_backend, self.subtitle_rule
+
+    @property
+    def reader_backend(self) -> str:
+        """`loading_method` as a backend name: auto, torchcodec, pyav or decord."""
+        if self.loading_method not in _BACKENDS:
+            raise OLMoConfigurationError(f"unknown video.loading_method '{self.loading_method}'; known: {', '.join(_BACKENDS)}")
+        return _BACKENDS[self.loading_method]
+
+    @property
+    def subtitle_rule(self) -> tuple[str, float]:
+        """`subtitle_mode` split into its name and number."""
+        name, _, number = self.subtitle_mode.partition("_")
+        if self.subtitle_mode in ("all", "ignore"):
+            return self.subtitle_mode, 0
+        try:
+            if name == "frame":
+                return name, float(number)
+            if name == "truncate":
+                if self.max_subtitle_tokens is not None:
+                    raise OLMoConfigurationError("video.subtitle_mode truncate_N and video.max_subtitle_tokens exclude each other")
+                return name, int(number)
+        except ValueError:
+            pass
+        raise OLMoConfigurationError(f"unknown video.subtitle_mode '{self.subtitle_mode}'; known: frame_W, all, truncate_N, ignore")
+
+    def build_sampler(self, is_training: bool, rng: np.random.Generator | None) -> TimeSampler | FrameSampler:
+        """The sampler of one example."""
+        common = {
+            "max_frames": self.max_frames,
+            "frame_sample_mode": self.frame_sample_mode,
+            "candidate_sampling_fps": list(self.candidate_sampling_fps),
+            "is_training": is_training,
+            "rng": rng,
+        }
+        max_fps = None if self.max_fps is None else list(self.max_fps)
+        if self.time_sampling:
+            return TimeSampler(**common, max_fps=max_fps)
+        return FrameSampler(**common, min_fps=max_fps[0] if max_fps else None)
+
+
+class VideoPreprocessor:
+    """Frames -> tokens, patches and pooling windows."""
+
+    def __init__(self, config: VideoPreprocessorConfig, pixels: PixelConfig, tokenizer: Tokenizer):
+        config.check()
+        self.config, self.pixels, self.tokenizer = config, pixels, tokenizer
+        rows, columns = pixels.grid
+        window = pooling_index(np.arange(rows * columns).reshape(rows, columns), config.pooling_h, config.pooling_w)
+        self.frame_pooling = window.reshape(-1, window.shape[-1])  # [cells, G]
+
+    @property
+    def cells_per_frame(self) -> int:
+        return len(self.frame_pooling)
+
+    def segment(self, num_frames: int) -> VisualSegment:
+        return VisualSegment(MultimodalType.VIDEO, num_frames, self.cells_per_frame)
+
+    def __call__(self, video: VideoFrames, max_subtitle_tokens: int | None = None) -> VisionTokens:
+        """`max_subtitle_tokens`: room that this example leaves for subtitles, on top of the configured limit (None = no limit)."""
+        if len(video) == 0:
+            raise OLMoDataError("the video has no frames")
+        frame_tokens = self.frame_tokens(video.timestamps)
+        subtitle = self.subtitle_tokens(video.subtitle, video.timestamps)
+        if max_subtitle_tokens is not None:
+            subtitle = subtitle[: max(0, max_subtitle_tokens)]
+        crops = resize_frames(video.frames, self.pixels.size, self.pixels.resize)
+        offsets = np.arange(len(video), dtype=np.int64)[:, None, None] * self.pixels.num_patches
+        pooling = np.where(self.frame_pooling >= 0, self.frame_pooling + offsets, -1)  # [T, cells, G]
+        return VisionTokens(
+            blocks=[np.concatenate([frame_tokens, np.asarray(subtitle, dtype=np.int64)])],
+            images=self.pixels.to_patches(crops),
+            token_pooling=pooling.reshape(-1, pooling.shape[-1]),
+            segments=(self.segment(len(video)),),
+        )
+
+    def frame_tokens(self, timestamps: Sequence[float]) -> np.ndarray:
+        """Tokens of all frames without subtitles."""
+        cfg, tok = self.config, self.tokenizer
+        frame_marks = (tok.frame_start_id, tok.frame_end_id) if cfg.use_frame_special_tokens else (tok.image_start_id, tok.image_end_id)
+        start, end = ([m] for m in frame_marks)
+        cells = [tok.image_patch_id] * self.cells_per_frame
+        ids: list[int] = []
+        for k, t in enumerate(timestamps):
+            ids += self._prefix(k, float(t))
+            ids += start + cells + end if cfg.per_frame_special_token else cells
+        if not cfg.per_frame_special_token:
+            ids = start + ids + end
+        return np.asarray(ids, dtype=np.int64)
+
+    def _prefix(self, k: int, t: float) -> list[int]:
+        mode = self.config.time_mode
+        if mode == "none":
+            return []
+        text = {"per-frame-compact": f"{t:.1f}", "per-frame": f"time {t:.2f}", "numbered-frames": f"{k + 1}:"}[mode]
+        return self.tokenizer.encode(f"{' ' if k else ''}{text} ")
+
+    def subtitle_tokens(self, subtitle: Subtitle, timestamps: Sequence[float]) -> list[int]:
+        """Tokens of the subtitle block, capped by the config; empty when there is nothing to say."""
+        rule, number = self.config.subtitle_rule
+        if not subtitle or rule == "ignore":
+            return []
+        if isinstance(subtitle, str):
+            body = subtitle
+        else:
+            entries = [(*span, text) for span, text in subtitle.items()] if isinstance(subtitle, Mapping) else subtitle
+            times = np.asarray(timestamps, dtype=np.float64)
+            if rule == "frame":
+                entries = [(s, e, text) for s, e, text in entries if np.any((e >= times - number) & (s <= times + number))]
+            body = "".join(f"{s:.1f} - {e:.1f} {text}\n" for s, e, text in entries)
+        ids = self.tokenizer.encode(f"subtitle\n{body}")
+        cap = int(number) if rule == "truncate" else self.config.max_subtitle_tokens
+        return ids if cap is None else ids[:cap]
