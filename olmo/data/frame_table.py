@@ -1,0 +1,119 @@
+"""When each frame of a video is shown: one table, read from the packets, that every decoding backend shares.
+
+Backends disagree about durations, stream offsets and what lies on a frame boundary; and some of them loop forever on a
+file that promises more frames than it has. So the times come from here, the backends only decode numbered frames, and a
+broken file is found before a native decoder sees it. Reading the packets decodes nothing.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from olmo.data.failures import BadVideoError
+
+LOOKUP_TOLERANCE = 1e-6
+"""A time this close before a frame's start shows that frame: times like 7 * 0.1 must not fall back one frame."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Geometry and timing of one video stream; seconds count from the start of its first frame."""
+
+    path: str
+    width: int
+    height: int
+    pts: np.ndarray
+    """[n] int64 presentation stamps in display order, in units of the stream's time base."""
+    starts: np.ndarray
+    """[n] float64 seconds at which each frame appears."""
+    duration: float
+    """End of the last frame."""
+    keyframe_pts: np.ndarray
+    """[n] int64 stamp of the key frame from which a frame can be decoded."""
+    seekable: bool
+    """False where the container has no usable packet stamps, so that decoding has to start at the beginning."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.pts)
+
+    @property
+    def fps(self) -> float:
+        return self.num_frames / self.duration
+
+    def index_at(self, seconds: np.ndarray) -> np.ndarray:
+        """Frame shown at each time: frame i is shown in [start_i, start_i+1), the last one to the end and beyond."""
+        index = np.searchsorted(self.starts, np.asarray(seconds, dtype=np.float64) + LOOKUP_TOLERANCE, side="right") - 1
+        return np.clip(index, 0, self.num_frames - 1)
+
+
+def read_frame_table(path: str) -> VideoInfo:
+    """Build the table, or raise `BadVideoError` with the cause."""
+    import av
+
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise BadVideoError(path, "missing")
+    if os.path.getsize(path) == 0:
+        raise BadVideoError(path, "empty")
+    try:
+        with av.open(path) as container:
+            return _from_container(container, path)
+    except (av.error.FFmpegError, ValueError, OSError) as err:
+        raise BadVideoError(path, "corrupt", getattr(err, "strerror", None) or str(err)) from None
+
+
+def video_stream(container, path: str):
+    """The first real video stream (cover pictures of audio files are not videos)."""
+    for stream in container.streams.video:
+        if not stream.disposition & type(stream.disposition).attached_pic:
+            return stream
+    raise BadVideoError(path, "no_video")
+
+
+def _from_container(container, path: str) -> VideoInfo:
+    stream = video_stream(container, path)
+    packets = [p for p in container.demux(stream) if p.size > 0 and not p.is_discard]
+    if not packets:
+        raise BadVideoError(path, "no_frames")
+    if stream.frames and len(packets) < 0.95 * stream.frames:
+        raise BadVideoError(path, "truncated", f"{len(packets)} of {stream.frames} frames are there")
+    if any(p.pts is None for p in packets):
+        return _by_decoding(container, stream, path)
+    pts, keys = _decodable(packets, path)
+    durations = {p.pts: p.duration for p in packets}
+    return _table(path, stream, pts, keys, durations[int(pts[-1])], seekable=True)
+
+
+def _decodable(packets: list, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Stamps in display order and the key frame of each; what precedes the first key frame cannot be decoded."""
+    keys = np.unique([p.pts for p in packets if p.is_keyframe])
+    if not len(keys):
+        raise BadVideoError(path, "corrupt", "no key frame")
+    pts = np.unique([p.pts for p in packets])
+    pts = pts[pts >= keys[0]]
+    return pts, keys[np.searchsorted(keys, pts, side="right") - 1]
+
+
+def _by_decoding(container, stream, path: str) -> VideoInfo:
+    container.seek(0)
+    frames = [(f.pts, f.duration) for f in container.decode(stream) if f.pts is not None]
+    if not frames:
+        raise BadVideoError(path, "corrupt", "no frame has a time stamp")
+    durations = dict(frames)
+    pts = np.unique(list(durations))
+    return _table(path, stream, pts, np.full_like(pts, pts[0]), durations[int(pts[-1])], seekable=False)
+
+
+def _table(path: str, stream, pts: np.ndarray, keys: np.ndarray, last_duration: int | None, *, seekable: bool) -> VideoInfo:
+    base = float(stream.time_base)
+    starts = (pts - pts[0]) * base
+    last = (last_duration or 0) * base
+    if last <= 0:
+        rate = stream.average_rate or stream.guessed_rate
+        last = float(1 / rate) if rate else (float(np.diff(starts).mean()) if len(pts) > 1 else 1.0)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width <= 0 or height <= 0:
+        raise BadVideoError(path, "corrupt", "the frames have no size")
+    return VideoInfo(path, width, height, pts.astype(np.int64), starts, float(starts[-1] + last), keys.astype(np.int64), seekable)
