@@ -15,7 +15,7 @@ from pathlib import Path
 
 from olmo.batch import PAD_ID
 from olmo.config import BaseConfig
-from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError, missing_package
+from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
 
 SPECIAL_TOKENS: dict[str, str] = {
     "image_start": "<im_start>",
@@ -185,7 +185,7 @@ def _from_folder(folder: Path, pad_to: int | None) -> Tokenizer:
     try:
         from tokenizers import Tokenizer as Core
     except ImportError:
-        raise missing_package("tokenizers", "core", "reading a tokenizer") from None
+        raise OLMoEnvironmentError("reading a tokenizer needs the package 'tokenizers': pip install tokenizers") from None
     core = Core.from_file(str(folder / "tokenizer.json"))
     settings_file = folder / "tokenizer_config.json"
     settings = json.loads(settings_file.read_text()) if settings_file.is_file() else {}
@@ -205,7 +205,7 @@ def _from_hub(identifier: str, cache_dir: str | None, pad_to: int | None) -> Tok
     try:
         from transformers import AutoTokenizer
     except ImportError:
-        raise missing_package("transformers", "core", f"the tokenizer {identifier}") from None
+        raise OLMoEnvironmentError(f"the tokenizer '{identifier}' needs the package 'transformers': pip install transformers") from None
     try:
         hub = AutoTokenizer.from_pretrained(identifier, cache_dir=cache_dir)
     except Exception as err:  # the hub raises anything from OSError to its own HTTP errors

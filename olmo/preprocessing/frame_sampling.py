@@ -62,7 +62,7 @@ class TimeSampler:
             times = np.arange(n) / fps
             return Sample(fps, times[times < duration])
         raise OLMoConfigurationError(
-            f"unknown frame_sample_mode '{mode}' for time sampling; known: uniform, uniform_last_frame, uniform_last_frame_sample_fps, fps"
+            f"unknown frame_sample_mode '{mode}' by time; known: uniform, uniform_last_frame, uniform_last_frame_sample_fps, fps"
         )
 
     def _rate(self, mode: str) -> float | None:
@@ -96,7 +96,7 @@ class FrameSampler:
     max_frames: int = 8
     """Most frames taken from one video."""
     frame_sample_mode: str = "fps"
-    """uniform, uniform_last_frame, uniform_last_frame_{max_fps_set_A-B..,min_2-4,min_2-6,min_Xfps}, uniform_randomized, fps, fps_uniform."""
+    """uniform, uniform_last_frame[_max_fps_set_A-B.. | _min_2-4 | _min_2-6 | _min_Xfps], uniform_randomized, fps, fps_uniform."""
     candidate_sampling_fps: list[float] = field(default_factory=lambda: list(DEFAULT_CANDIDATE_FPS))
     """Rates tried by the fps modes, ascending."""
     min_fps: float | None = None
@@ -117,7 +117,7 @@ class FrameSampler:
         if mode in ("fps", "fps_uniform"):
             return self._by_candidates(video_fps, total_frames, stop_if_too_many=mode == "fps_uniform")
         raise OLMoConfigurationError(
-            f"unknown frame_sample_mode '{mode}' for frame sampling; known: uniform, uniform_last_frame[_...], uniform_randomized, fps, fps_uniform"
+            f"unknown frame_sample_mode '{mode}' by index; known: uniform, uniform_last_frame, uniform_randomized, fps, fps_uniform"
         )
 
     def _rate(self, mode: str) -> float | None:
