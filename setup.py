@@ -42,6 +42,9 @@ EXTRAS = {
 }
 EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=4"]
 
+# `configs/` stands beside the code in a checkout and becomes `olmo/configs/` when installed.
+CONFIG_PACKAGES = {"olmo.configs": "configs", "olmo.configs.tiny_tokenizer": "configs/tiny_tokenizer"}
+
 setup(
     name="olmo",
     version=VERSION,
@@ -53,8 +56,7 @@ setup(
     python_requires=">=3.11",
     install_requires=CORE,
     extras_require=EXTRAS,
-    # `configs/` stands beside the code in a checkout and becomes `olmo/configs/` when installed.
-    packages=[*find_namespace_packages(include=["olmo", "olmo.*"], exclude=["*.__pycache__"]), "olmo.configs", "olmo.configs.tiny_tokenizer"],
-    package_dir={"olmo.configs": "configs", "olmo.configs.tiny_tokenizer": "configs/tiny_tokenizer"},
+    packages=[*find_namespace_packages(include=["olmo", "olmo.*"], exclude=["*.__pycache__"]), *CONFIG_PACKAGES],
+    package_dir=CONFIG_PACKAGES,
     package_data={"": ["py.typed", "*.yaml", "*.json", "*.txt", "*.jinja", "*.j2", "*.html", "*.css"]},
 )
