@@ -1,0 +1,1 @@
+"""Whole models: config, forward pass, sharding."""

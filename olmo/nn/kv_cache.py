@@ -1,0 +1,37 @@
+"""Keys and values of past tokens, for rows of different lengths without a gap between prompt and answer."""
+
+import torch
+
+
+class KVCache:
+    """Preallocated keys and values of every layer.
+
+    The first pass writes the right-padded prompt to the front. Later passes bring one token per row and write it to that
+    row's next free slot, i.e. over the padding: slot j of a row always holds its j-th token.
+    """
+
+    def __init__(self, n_layers: int, max_length: int):
+        self.max_length = max_length
+        self.keys: list[torch.Tensor | None] = [None] * n_layers
+        self.values: list[torch.Tensor | None] = [None] * n_layers
+        self.slots: torch.Tensor | None = None
+        """[B] slot of the row's new token; None while the prompt is read."""
+
+    def update(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store k, v [B, KV, S, hd] and return what the new tokens attend over."""
+        if self.slots is None:
+            self.keys[layer] = _allocate(k, self.max_length)
+            self.values[layer] = _allocate(v, self.max_length)
+            return k, v
+        rows = torch.arange(k.shape[0], device=k.device)
+        keys, values = self.keys[layer], self.values[layer]
+        keys[rows, :, self.slots] = k[:, :, 0]
+        values[rows, :, self.slots] = v[:, :, 0]
+        return keys, values
+
+
+def _allocate(t: torch.Tensor, length: int) -> torch.Tensor:
+    # zeros, not empty: a masked slot may hold anything finite, but 0 * NaN would poison the row
+    store = t.new_zeros(*t.shape[:2], length, t.shape[3])
+    store[:, :, : t.shape[2]] = t
+    return store

@@ -1,0 +1,102 @@
+"""Next-token loss computed straight from the hidden states, chunk by chunk, so that the [n, V] logits never exist at once.
+
+A vocabulary of 150k entries makes fp32 logits of a long sequence the largest tensor of the whole step; here only one
+chunk of rows is alive at a time, in the forward pass and again in the backward pass.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+class LossTerms(NamedTuple):
+    """Weighted sums over tokens (0-d fp32); whoever knows the global batch divides by the global weight."""
+
+    ce: torch.Tensor
+    """Sum of weight * cross entropy."""
+    z: torch.Tensor
+    """Sum of weight * logsumexp(logits)^2, to be scaled by the z-loss coefficient."""
+    correct: torch.Tensor
+    """Sum of weight * (argmax == label)."""
+    weight: torch.Tensor
+    """Sum of weights."""
+
+
+def linear_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    chunk: int = 1024,
+) -> LossTerms:
+    """Loss of logits = hidden [n, d] @ weight [V, d]^T (+ bias [V]) against labels [n] (-1 = ignored) with weights [n].
+
+    Gradients are exact for any combination of `ce` and `z`; a weight below zero counts as zero.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    weights = weights.float().clamp(min=0.0).masked_fill(labels < 0, 0.0)
+    ce, z, correct = _LinearCrossEntropy.apply(hidden, weight, bias, labels.clamp(min=0), weights, chunk)
+    return LossTerms(ce, z, correct, weights.sum())
+
+
+def naive_linear_cross_entropy(hidden, weight, labels, weights, bias=None) -> LossTerms:
+    """The same with all logits at once and plain autograd: the oracle, and the readable definition."""
+    logits = F.linear(hidden, weight, bias).float()
+    weights = weights.float().clamp(min=0.0).masked_fill(labels < 0, 0.0)
+    labels = labels.clamp(min=0)
+    ce = F.cross_entropy(logits, labels, reduction="none")
+    z = logits.logsumexp(-1) ** 2
+    correct = (logits.argmax(-1) == labels).float()
+    return LossTerms((ce * weights).sum(), (z * weights).sum(), (correct * weights).sum(), weights.sum())
+
+
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    logits = hidden @ weight.T
+    if bias is not None:
+        logits = logits + bias.to(logits.dtype)
+    return logits.float()
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, labels, weights, chunk):
+        lse = hidden.new_zeros(hidden.shape[0], dtype=torch.float32)
+        ce, z, correct = (hidden.new_zeros((), dtype=torch.float32) for _ in range(3))
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            logits = _logits(hidden[rows], weight, bias)
+            lse[rows] = logits.logsumexp(-1)
+            target = logits.gather(1, labels[rows, None]).squeeze(1)
+            ce += ((lse[rows] - target) * weights[rows]).sum()
+            z += (lse[rows] ** 2 * weights[rows]).sum()
+            correct += ((logits.argmax(-1) == labels[rows]) * weights[rows]).sum()
+        ctx.save_for_backward(hidden, weight, bias, labels, weights, lse)
+        ctx.chunk = chunk
+        ctx.mark_non_differentiable(correct)
+        return ce, z, correct
+
+    @staticmethod
+    def backward(ctx, grad_ce, grad_z, _):
+        hidden, weight, bias, labels, weights, lse = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        for start in range(0, hidden.shape[0], ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
+            # d lse / d logits = p, so d ce = p - onehot and d z = 2 * lse * p
+            grad = (_logits(hidden[rows], weight, bias) - lse[rows, None]).exp_()
+            grad *= (weights[rows] * (grad_ce + 2 * grad_z * lse[rows]))[:, None]
+            grad.scatter_add_(1, labels[rows, None], -(weights[rows] * grad_ce)[:, None])
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            grad = grad.to(hidden.dtype)
+            grad_hidden[rows] = grad @ weight
+            if grad_weight is not None:
+                grad_weight += grad.T @ hidden[rows]
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
