@@ -107,13 +107,18 @@ def _by_decoding(container, stream, path: str) -> VideoInfo:
 
 
 def _table(path: str, stream, pts: np.ndarray, keys: np.ndarray, last_duration: int | None, *, seekable: bool) -> VideoInfo:
-    base = float(stream.time_base)
-    starts = (pts - pts[0]) * base
-    last = (last_duration or 0) * base
-    if last <= 0:
+    base = stream.time_base
+    ticks = (pts - pts[0]).astype(np.int64)
+    # One exact division per value: 3.0000000000000004 s instead of 3 s would be sampled one frame more.
+    starts = ticks * base.numerator / base.denominator
+    if last_duration:
+        duration = float((int(ticks[-1]) + last_duration) * base)
+    else:
         rate = stream.average_rate or stream.guessed_rate
-        last = float(1 / rate) if rate else (float(np.diff(starts).mean()) if len(pts) > 1 else 1.0)
+        duration = (
+            float(int(ticks[-1]) * base + 1 / rate) if rate else float(starts[-1] + (np.diff(starts).mean() if len(pts) > 1 else 1.0))
+        )
     width, height = stream.codec_context.width, stream.codec_context.height
     if width <= 0 or height <= 0:
         raise BadVideoError(path, "corrupt", "the frames have no size")
-    return VideoInfo(path, width, height, pts.astype(np.int64), starts, float(starts[-1] + last), keys.astype(np.int64), seekable)
+    return VideoInfo(path, width, height, pts.astype(np.int64), starts, duration, keys.astype(np.int64), seekable)
