@@ -68,12 +68,13 @@ ANSWERS = [
     "No, it does not.",
 ]
 COMMON = (
-    "about after again all also and any are around as at be because been before began between big both but by came can close could dark day "
-    "different does done down during each every fast few find for found from give good great had has have he her here high him his how if in "
-    "into it its just keep know large like little long look made main make man many may more most much must name near new next not now of off "
-    "old on once one only open or other our out over part people person place put right same see seen she should show side slow small so some "
-    "speed still such take than that their them then there these they thing think this those through time to together too toward two under "
-    "until use very walk was water way we well were what when where which while white who why will with woman word work would write you your"
+    "about after again all also and any are around as at be because been before began between big both but by came can close "
+    "could dark day different does done down during each every fast few find for found from give good great had has have he "
+    "her here high him his how if in into it its just keep know large like little long look made main make man many may more "
+    "most much must name near new next not now of off old on once one only open or other our out over part people person "
+    "place put right same see seen she should show side slow small so some speed still such take than that their them then "
+    "there these they thing think this those through time to together too toward two under until use very walk was water way "
+    "we well were what when where which while white who why will with woman word work would write you your "
 ).split()
 INSTRUCTIONS = [
     "Only return the correct answer option.",
