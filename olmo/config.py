@@ -111,8 +111,7 @@ def _finish(conf: DictConfig, cls: type, overrides: Sequence[str]):
         key, _, text = item.partition("=")
         key = _resolve_key(conf, key)
         try:
-            value = OmegaConf.from_dotlist([f"value={text}"])["value"] if text else None
-            OmegaConf.update(conf, key, value, merge=True)
+            conf.merge_with_dotlist([f"{key}={text}"])
         except (OmegaConfBaseException, yaml.YAMLError) as err:
             reason = str(err).splitlines()[0]
             raise OLMoConfigurationError(f"--{key}={text}: {reason}") from None
