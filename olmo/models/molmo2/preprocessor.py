@@ -1,0 +1,143 @@
+"""The preprocessor settings of Molmo2, and the way from a model config to a working preprocessor."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from olmo.exceptions import OLMoConfigurationError
+from olmo.preprocessing.collator import Collator
+from olmo.preprocessing.crops import ImagePreprocessor, MultiCropConfig
+from olmo.preprocessing.example import dropped_cells
+from olmo.preprocessing.formatter import DataFormatter
+from olmo.preprocessing.images import PixelConfig
+from olmo.preprocessing.message_tree import MessageTreeBuilder, TextPreprocessorConfig
+from olmo.preprocessing.multimodal import ExamplePreprocessor
+from olmo.preprocessing.video import LoadVideo, VideoPreprocessor, VideoPreprocessorConfig
+from olmo.tokenizer import Tokenizer, build_tokenizer
+
+_GONE_FLAT_KEYS = {
+    "max_crops": 1,
+    "periodic_high_res_frame": None,
+    "image_padding_mask": False,
+    "query_based_resolution_selection": False,
+}
+"""Keys of older flat configs that nothing implements any more -> the only value that may have been set."""
+
+
+@dataclass
+class Molmo2PreprocessorConfig(TextPreprocessorConfig):
+    """How examples become sequences: the text settings on this level, videos and images below."""
+
+    video: VideoPreprocessorConfig = field(default_factory=VideoPreprocessorConfig)
+    """Sampling and layout of videos."""
+    image: MultiCropConfig = field(default_factory=MultiCropConfig)
+    """Cropping and layout of images."""
+
+    _key_aliases: ClassVar[dict[str, str]] = {f.name: f"video.{f.name}" for f in fields(VideoPreprocessorConfig)}
+
+    @classmethod
+    def video_config_class(cls) -> type[VideoPreprocessorConfig]:
+        return next(f.default_factory for f in fields(cls) if f.name == "video")
+
+    @classmethod
+    def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Older files have no `video` block: their video keys stand flat, and frames carry markers one by one."""
+        raw = dict(raw)
+        video_keys = {f.name for f in fields(cls.video_config_class())}
+        if raw.get("video") is not None:
+            return raw
+        raw.pop("video", None)
+        if not raw.keys() - {f.name for f in fields(cls)}:
+            return raw
+        for key, allowed in _GONE_FLAT_KEYS.items():
+            if (value := raw.pop(key, allowed)) != allowed and (value or allowed):
+                raise OLMoConfigurationError(f"mm_preprocessor.{key} {value} of an older config is not supported; it must be {allowed}")
+        video = {key: raw.pop(key) for key in video_keys & raw.keys()}
+        raw["video"] = {**video, "per_frame_special_token": True}
+        return raw
+
+    def pruning(self, vit: Any) -> tuple[float, int]:
+        """What the model prunes: fraction of cells removed, and frames left out of the budget. Nothing in plain Molmo2."""
+        return 0.0, 0
+
+
+def build_llm_tokenizer(llm: Any, *, fallback_tiny: bool = False) -> Tokenizer:
+    """The tokenizer of a language model config, special tokens right behind its embedding."""
+    rows = llm.embedding_size or llm.vocab_size
+    pad_to = rows if llm.fix_pad_tokenizer else llm.vocab_size
+    if pad_to != rows:
+        raise OLMoConfigurationError(
+            f"llm.vocab_size {llm.vocab_size} and llm.embedding_size {llm.embedding_size} differ, "
+            "so special tokens would share rows with words; set llm.fix_pad_tokenizer=true"
+        )
+    return build_tokenizer(llm.tokenizer, pad_to, fallback_tiny=fallback_tiny)
+
+
+def pixel_config(vision_backbone: Any) -> PixelConfig:
+    """What the ViT expects of its pixels."""
+    vit = vision_backbone.vit
+    if vision_backbone.image_padding_embed is not None:
+        raise OLMoConfigurationError(
+            "vision_backbone.image_padding_embed needs padding masks, which resize modes that fill the crop do not make"
+        )
+    height, width = vit.image_default_input_size
+    return PixelConfig((height, width), vit.image_patch_size, vit.resize_mode, vit.normalize, vision_backbone.normalize_on_gpu)
+
+
+def build_preprocessor(
+    model_config: Any,
+    *,
+    is_training: bool = False,
+    for_inference: bool = False,
+    seq_len: int | None = None,
+    load_video: LoadVideo | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> ExamplePreprocessor:
+    """The preprocessor that goes with a model config (`llm`, `vision_backbone`, `data_formatter`, `mm_preprocessor`).
+
+    `seq_len` counts tokens after pruning. `load_video` reads video files and comes from the data side; without it only
+    decoded `VideoFrames` are taken.
+    """
+    cfg = model_config.mm_preprocessor
+    tokenizer = tokenizer or build_llm_tokenizer(model_config.llm)
+    video = image = None
+    topk, prune_from_frame = 0.0, 0
+    if model_config.vision_backbone is not None:
+        pixels = pixel_config(model_config.vision_backbone)
+        video = VideoPreprocessor(cfg.video, pixels, tokenizer)
+        image = ImagePreprocessor(cfg.image, pixels, tokenizer, is_training)
+        topk, prune_from_frame = cfg.pruning(model_config.vision_backbone.vit)
+        if seq_len is not None:
+            _check_fits(video, seq_len, topk, prune_from_frame)
+    return ExamplePreprocessor(
+        formatter=DataFormatter(model_config.data_formatter),
+        text=MessageTreeBuilder(cfg, tokenizer),
+        video=video,
+        image=image,
+        tokenizer=tokenizer,
+        is_training=is_training,
+        for_inference=for_inference,
+        seq_len=seq_len,
+        load_video=load_video,
+        topk=topk,
+        prune_from_frame=prune_from_frame,
+    )
+
+
+def build_collator(
+    preprocessor: ExamplePreprocessor, *, pad_to: str | None = None, max_frames: int | None = None, max_pooled: int | None = None
+) -> Collator:
+    """The collator that goes with a preprocessor (same special tokens, same sequence length)."""
+    return Collator(
+        preprocessor.tokenizer.image_token_ids(), pad_to=pad_to, seq_len=preprocessor.seq_len, max_frames=max_frames, max_pooled=max_pooled
+    )
+
+
+def _check_fits(video: VideoPreprocessor, seq_len: int, topk: float, prune_from_frame: int) -> None:
+    """Refuse settings under which a long video cannot fit, before anything is decoded."""
+    n = video.config.max_frames
+    tokens = len(video.frame_tokens(range(n))) - dropped_cells([video.segment(n)], topk, prune_from_frame)
+    if tokens >= seq_len:
+        raise OLMoConfigurationError(
+            f"a video of max_frames {n} takes at least {tokens} tokens after pruning, which leaves no room for text in seq_len {seq_len}; "
+            "raise seq_len or lower mm_preprocessor.video.max_frames"
+        )

@@ -1,0 +1,50 @@
+"""Preprocessor settings of the pruned model: those of Molmo2 plus the fraction of cells that is removed."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+from olmo.exceptions import OLMoConfigurationError
+from olmo.models.molmo2.preprocessor import Molmo2PreprocessorConfig
+from olmo.preprocessing.video import VideoPreprocessorConfig
+
+
+@dataclass
+class TemporalVideoPreprocessorConfig(VideoPreprocessorConfig):
+    """Video settings of the pruned model."""
+
+    topk: float | None = None
+    """Fraction of a video's cells that is *removed*; null = the value of vision_backbone.vit.topk, which it must equal."""
+
+
+@dataclass
+class TemporalMolmo2PreprocessorConfig(Molmo2PreprocessorConfig):
+    """How examples become sequences whose length is counted after pruning."""
+
+    video: TemporalVideoPreprocessorConfig = field(default_factory=TemporalVideoPreprocessorConfig)
+    """Sampling and layout of videos, and how much of them is removed."""
+
+    _key_aliases: ClassVar[dict[str, str]] = {f.name: f"video.{f.name}" for f in fields(TemporalVideoPreprocessorConfig)}
+
+    @classmethod
+    def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """`topk` may stand flat even where the other video keys have their block."""
+        raw = dict(raw)
+        if raw.get("video") is not None and "topk" in raw:
+            raw["video"] = {**raw["video"], "topk": raw.pop("topk")}
+        return super().update_legacy_settings(raw)
+
+    @classmethod
+    def from_molmo2(cls, config: Molmo2PreprocessorConfig) -> "TemporalMolmo2PreprocessorConfig":
+        """The same settings with room for `topk`."""
+        if isinstance(config, cls):
+            return config
+        shared = {f.name: getattr(config, f.name) for f in fields(Molmo2PreprocessorConfig) if f.name != "video"}
+        return cls(**shared, video=TemporalVideoPreprocessorConfig(**asdict(config.video)))
+
+    def pruning(self, vit: Any) -> tuple[float, int]:
+        """The fraction that `vit` removes (0 with `prune: false`) and the frames left out of its budget."""
+        if self.video.topk is not None and self.video.topk != vit.topk:
+            raise OLMoConfigurationError(
+                f"mm_preprocessor.topk {self.video.topk} and vision_backbone.vit.topk {vit.topk} differ; they must be the same number"
+            )
+        return (float(vit.topk) if vit.prune else 0.0), int(vit.prune_from_frame)
