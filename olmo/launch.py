@@ -1,0 +1,82 @@
+"""What every command shares: errors as one sentence, log lines that go well with progress bars, naming a config.
+
+Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from olmo.config import read_yaml
+from olmo.config_files import config_names, find_config
+from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoError
+
+
+def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run `main(argv)` and return the exit status; an error meant for the user is one line on stderr.
+
+    With `--debug` among the words the traceback is shown too. Errors that every rank makes alike are printed by rank 0.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        return main(argv) or 0
+    except OLMoError as err:
+        if "--debug" in argv:
+            traceback.print_exc()
+        if rank == 0 or not isinstance(err, OLMoCliError | OLMoConfigurationError):
+            where = f" (rank {rank})" if rank else ""
+            print(f"error{where}: {' '.join(str(err).split())}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def setup_logging(rank: int = 0, debug: bool = False) -> Any:
+    """Send log lines through one rich console (so that they never tear a progress bar); returns the console.
+
+    Rank 0 logs everything, the others only warnings, with their rank in front.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+
+    handler = Handler()
+    prefix = "" if rank == 0 else f"[rank {rank}] "
+    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("olmo").setLevel((logging.DEBUG if debug else logging.INFO) if rank == 0 else logging.WARNING)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if debug else logging.ERROR)
+    return console
+
+
+def raw_config(source: str) -> tuple[dict[str, Any], Path | None]:
+    """What the first argument of a launcher stands for: a checkpoint folder, a YAML file or the name of a config.
+
+    Returns the raw mapping and, for a checkpoint folder, the checkpoint itself (None otherwise).
+    """
+    path = Path(source)
+    if path.is_dir():
+        from olmo.checkpoint_io import read_config, select_checkpoint
+
+        folder = select_checkpoint(path)
+        return read_config(folder), folder
+    if path.suffix in (".yaml", ".yml"):
+        return read_yaml(path), None
+    if "/" not in source and source in config_names():
+        return read_yaml(find_config(source)), None
+    raise OLMoConfigurationError(
+        f"'{source}' is neither a checkpoint folder, nor a YAML file, nor the name of a config ({', '.join(config_names())})"
+    )

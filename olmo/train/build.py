@@ -1,0 +1,116 @@
+"""Building what is trained: model, shards, first weights, optimiser.
+
+First weights are drawn on rank 0 and sent to the others' shards, so that they depend on the seed and not on the number
+of ranks.
+"""
+
+import logging
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from olmo.checkpoint_io import Fit, initialise, match_weights, model_tensors, read_pretrained_file, read_weights
+from olmo.models.model import ModelBase
+from olmo.train.config import TrainConfig
+from olmo.train.distributed import World, initialized
+from olmo.train.optim import freeze
+
+log = logging.getLogger(__name__)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator of this process."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def build_sharded_model(cfg: TrainConfig, world: World) -> ModelBase:
+    """The model with uninitialised parameters on this rank's device: frozen parts, checkpointing, compile, shards."""
+    from olmo.models.molmo2.parallelize import parallelize_model
+
+    model = cfg.model.build_model(device="meta")
+    freeze(model, ft_llm=cfg.ft_llm, ft_vit=cfg.ft_vit, ft_connector=cfg.ft_connector, ft_embedding=cfg.ft_embedding)
+    mesh = init_device_mesh(world.device.type, (world.size,)) if initialized() else None
+    on_gpu = world.device.type == "cuda"
+    if world.is_main:
+        if cfg.precision == "amp_bf16" and not on_gpu:
+            log.info("precision amp_bf16 needs a GPU: computing in fp32 on this CPU")
+        if cfg.compile is not None and not on_gpu:
+            log.info("torch.compile is for GPUs here: running without it on this CPU")
+    parallelize_model(
+        model,
+        mesh=mesh,
+        compute_dtype=torch.bfloat16 if on_gpu and cfg.precision == "amp_bf16" else torch.float32,
+        fsdp_precision=str(cfg.fsdp.precision),
+        compile_args=cfg.compile.asdict() if cfg.compile is not None and on_gpu else None,
+        activation_checkpointing=cfg.activation_checkpointing,
+    )
+    return model.to_empty(device=world.device)
+
+
+def initialise_weights(cfg: TrainConfig, model: ModelBase, world: World, names: Iterable[str] | None = None) -> None:
+    """Give the named parameters (None = all) fresh values, the same for every number of ranks."""
+    tensors = model_tensors(model)
+    names = set(tensors if names is None else names)
+    if not names:
+        return
+    source: dict[str, torch.Tensor] = {}
+    if world.is_main:
+        seed_everything(cfg.seed)
+        fresh = cfg.model.build_model(device="meta")
+        touched = initialise(fresh, names, device=world.device)
+        source = {n: p.detach() for n, p in model_tensors(fresh).items() if n in touched}
+    assign(tensors, names, source)
+
+
+def load_pretrained(model: ModelBase, world: World) -> None:
+    """Overwrite fresh weights with the files that the model config names (`init_path`)."""
+    for prefix, path in model.pretrained_files().items():
+        tensors = {n.removeprefix(prefix): p for n, p in model_tensors(model).items() if n.startswith(prefix)}
+        values = read_pretrained_file(path, {n: tuple(p.shape) for n, p in tensors.items()})
+        if world.is_main:
+            log.info("%s: %d tensors from %s", prefix.rstrip("."), len(values), path)
+        assign(tensors, set(values), values if world.is_main else {})
+
+
+def assign(tensors: dict[str, nn.Parameter], names: Iterable[str], source: dict[str, torch.Tensor]) -> None:
+    """Copy rank 0's `source` into everybody's parameters, whole or sharded."""
+    with torch.no_grad():
+        for name in sorted(names):
+            target = tensors[name]
+            value = (
+                source[name].to(target.device, target.dtype)
+                if name in source
+                else torch.empty(target.shape, dtype=target.dtype, device=target.device)
+            )
+            if isinstance(target, DTensor):
+                target.copy_(distribute_tensor(value, target.device_mesh, target.placements))
+                continue
+            if initialized() and dist.get_world_size() > 1:
+                dist.broadcast(value, src=0)
+            target.copy_(value)
+
+
+def load_weights(cfg: TrainConfig, model: ModelBase, folder: Path, world: World) -> Fit:
+    """Weights from a checkpoint; a plain Molmo2 one leaves only the scorer to be initialised."""
+    fit = match_weights(folder, model)
+    if world.is_main:
+        for line in fit.describe():
+            log.info(line)
+    initialise_weights(cfg, model, world, fit.initialised)
+    read_weights(fit, model)
+    return fit
+
+
+def check_finite(model: nn.Module) -> str | None:
+    """Name of a parameter that holds a value that is no number, or None."""
+    flags = {name: p.detach().isfinite().all() for name, p in model_tensors(model).items()}
+    return next((name for name, ok in flags.items() if not bool(ok.full_tensor() if isinstance(ok, DTensor) else ok)), None)

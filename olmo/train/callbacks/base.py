@@ -1,0 +1,23 @@
+"""The moments at which a callback may act. All ranks run the same callbacks; each decides whether it is for rank 0 only."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from olmo.train.step import StepResult
+    from olmo.train.trainer import Trainer
+
+
+class Callback:
+    """Base with empty moments."""
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Before the first step of this start (a resumed run starts at its saved step)."""
+
+    def on_step(self, trainer: "Trainer", result: "StepResult", metrics: dict[str, float]) -> None:
+        """After every optimiser step. `metrics` is this step's record: callbacks that measure add to it, later ones report it."""
+
+    def on_saved(self, trainer: "Trainer", folder: str) -> None:
+        """After a checkpoint is complete."""
+
+    def on_end(self, trainer: "Trainer", status: str) -> None:
+        """When the loop ends: `finished`, `stopped` (a signal or the time limit) or `failed`."""

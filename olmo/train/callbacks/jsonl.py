@@ -1,0 +1,54 @@
+"""`metrics.jsonl` in the save folder: one JSON object per optimiser step, always written."""
+
+import json
+from pathlib import Path
+
+from olmo.train.callbacks.base import Callback
+from olmo.train.checkpoint import cannot_write
+
+FILE_NAME = "metrics.jsonl"
+
+
+class JsonlLogger(Callback):
+    """Appends every record. A resumed run drops the lines after its checkpoint first, so that each step occurs once."""
+
+    def __init__(self, save_folder: str | Path):
+        self.path = Path(save_folder) / FILE_NAME
+        self.file = None
+
+    def on_start(self, trainer) -> None:
+        if not trainer.world.is_main:
+            return
+        step = trainer.state.step
+        try:
+            kept = [line for line in self._lines() if line["step"] <= step] if step else []
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self.file = open(self.path, "a")  # noqa: SIM115  (closed in on_end)
+        except OSError as err:
+            raise cannot_write(self.path.parent)(err) from None
+
+    def _lines(self) -> list[dict]:
+        """What is there, without a last line that a killed process left unfinished."""
+        if not self.path.is_file():
+            return []
+        lines = []
+        for text in self.path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def on_step(self, trainer, result, metrics) -> None:
+        if self.file is not None:
+            record = {"step": trainer.state.step, **{k: round(v, 9) if isinstance(v, float) else v for k, v in metrics.items()}}
+            try:
+                self.file.write(json.dumps(record) + "\n")
+                self.file.flush()
+            except OSError as err:
+                raise cannot_write(self.path.parent)(err) from None
+
+    def on_end(self, trainer, status) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None

@@ -1,0 +1,364 @@
+"""`TrainConfig`: everything a run is made of, under the published names.
+
+Published configs carry more keys than a run of this package has use for (`RETIRED` below). They are accepted where
+ignoring them changes nothing, with one line that says so, and refused where it would.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from olmo.data.loader import DataLoaderConfig
+
+from olmo.config import BaseConfig, StrEnum, build_config
+from olmo.exceptions import OLMoConfigurationError
+from olmo.models.model import build_model_config
+from olmo.train.optim import OptimizerConfig
+from olmo.train.scheduler import SchedulerConfig
+
+log = logging.getLogger(__name__)
+
+
+class Precision(StrEnum):
+    """What the forward pass computes in; weights and optimiser state are always fp32."""
+
+    amp_bf16 = "amp_bf16"
+    fp32 = "fp32"
+
+
+class FSDPPrecision(StrEnum):
+    """What sharded parameters are gathered and gradients reduced in."""
+
+    pure = "pure"
+    mixed = "mixed"
+    float = "float"
+
+
+@dataclass
+class FSDPConfig(BaseConfig):
+    """Sharding of parameters, gradients and optimiser state over the ranks."""
+
+    precision: FSDPPrecision = FSDPPrecision.pure
+    """pure: parameters and reductions in the precision of the run; mixed: reductions in fp32; float: both in fp32."""
+
+
+@dataclass
+class CompilerConfig(BaseConfig):
+    """Arguments of `torch.compile` for the blocks of the language model (CUDA devices only)."""
+
+    mode: str | None = "default"
+    """Compile mode."""
+    fullgraph: bool = False
+    """Refuse graph breaks."""
+    dynamic: bool | None = False
+    """Compile for dynamic shapes."""
+    backend: str = "inductor"
+    """Compiler backend."""
+
+
+@dataclass
+class WandbConfig(BaseConfig):
+    """Weights & Biases: a second place for the metrics that `metrics.jsonl` always has.
+
+    Used when a project is named, here or in WANDB_PROJECT (WANDB_MODE=offline then keeps it on this machine);
+    `wandb: null` and WANDB_MODE=disabled switch it off. Nothing that fails here stops a run.
+    """
+
+    project: str | None = None
+    """Project; null = environment variable WANDB_PROJECT."""
+    entity: str | None = None
+    """Team or user; null = environment variable WANDB_ENTITY."""
+    group: str | None = None
+    """Group of the run."""
+    name: str | None = None
+    """Name of the run; null = `run_name`."""
+    tags: list[str] = field(default_factory=list)
+    """Tags of the run."""
+    log_interval: int = 20
+    """Steps between two reports."""
+    allow_resume: bool = False
+    """Continue the same wandb run when training resumes (the id is kept in the checkpoint)."""
+    finish_on_sigterm: bool = True
+    """Mark the wandb run as failed when a signal stopped it before its last step."""
+
+
+@dataclass
+class SpeedMonitorConfig(BaseConfig):
+    """Throughput numbers."""
+
+    window_size: int = 20
+    """Steps averaged over."""
+
+
+@dataclass
+class RuntimeData(BaseConfig):
+    """Facts of the run, filled in when it starts and saved with every checkpoint."""
+
+    args: str = ""
+    """The command line."""
+    hostname: str = ""
+    """Machine of rank 0."""
+    date: str = ""
+    """When the run started."""
+    version: str = ""
+    """Version of this package."""
+    world_size: int = 1
+    """Number of ranks."""
+    resuming_from: str | None = None
+    """Checkpoint that the run continues."""
+    wandb_id: str | None = None
+    """Id of the wandb run."""
+    wandb_url: str | None = None
+    """Address of the wandb run."""
+
+
+@dataclass
+class TrainConfig(BaseConfig):
+    """A training run."""
+
+    run_name: str | None = None
+    """Name for logs."""
+    model: Any = None
+    """The model; `model.model_name` says which class."""
+    seed: int = 6198
+    """Seed of initialisation and dropout, the same on all ranks and for every number of ranks."""
+    ft_llm: bool = True
+    """Train the language model."""
+    ft_vit: bool = True
+    """Train the ViT."""
+    ft_connector: bool = True
+    """Train the connector."""
+    ft_embedding: str = "lm_head"
+    """Which of input embedding, output head and final norm are trained with the language model: all, lm_head, ln_f or wte."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Learning rates, decay and betas per parameter group."""
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    """Warm-up and decay of the learning rates."""
+    data: DataLoaderConfig = field(default_factory=DataLoaderConfig)
+    """Mixture, packing, workers."""
+    restore_dataloader: bool = True
+    """On resume continue the data stream where it stopped; false starts it anew."""
+    save_folder: str = "./"
+    """Where checkpoints, `config.yaml` and `metrics.jsonl` go."""
+    save_interval: int | None = 1000
+    """Steps between checkpoints; null = only the last one."""
+    save_at: int | None = None
+    """One more step at which to save."""
+    save_final_optim: bool = True
+    """Whether the last checkpoint holds the optimiser state."""
+    save_num_checkpoints_to_keep: int = -1
+    """Newest checkpoints that stay; -1 = all, 0 = save none."""
+    save_final_unsharded_checkpoint: bool = False
+    """Also write the last weights to `step<N>-unsharded/model.pt`."""
+    save_interval_ephemeral: int | None = None
+    """Steps between checkpoints of which only the newest stays, besides those of `save_interval`."""
+    save_overwrite: bool = False
+    """Allow a new run in a folder that already holds one."""
+    load_path: str | None = None
+    """Checkpoint to start from with weights, optimiser and trainer state (but see the two `reset_` keys)."""
+    reset_optimizer_state: bool = False
+    """Do not take the optimiser state from `load_path`."""
+    reset_trainer_state: bool = False
+    """Do not take step, data position and random state from `load_path`."""
+    initial_model_checkpoint: str | None = None
+    """Checkpoint of which only the weights are taken."""
+    allow_resume: bool = False
+    """Continue from the newest checkpoint in `save_folder` if there is one."""
+    max_duration: int | str = 10000
+    """Optimiser steps of the whole run; also the length of the learning-rate schedule."""
+    global_train_batch_size: int = 512
+    """Sequences per optimiser step over all ranks."""
+    device_train_microbatch_size: int = 16
+    """Sequences per forward and backward pass on a device."""
+    max_grad_norm: float | None = None
+    """Each parameter group's gradient is clipped to this norm."""
+    precision: Precision | None = None
+    """amp_bf16: autocast on GPUs (CPUs always compute in fp32); null = fp32."""
+    wandb: WandbConfig | None = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+    speed_monitor: SpeedMonitorConfig = field(default_factory=SpeedMonitorConfig)
+    """Throughput numbers."""
+    console_log_interval: int = 1
+    """Steps between two log lines (and between two entries of `metrics.jsonl`)."""
+    gen1_gc_interval: int | None = 1
+    """Collect garbage every so many steps on all ranks at once, instead of whenever Python likes; null = leave it to Python."""
+    compile: CompilerConfig | None = None
+    """torch.compile of the language model's blocks; null = off."""
+    activation_checkpointing: bool = True
+    """Recompute activations in the backward pass where the model config asks for it."""
+    fsdp: FSDPConfig = field(default_factory=FSDPConfig)
+    """Sharding."""
+    softmax_auxiliary_loss: bool = False
+    """Add the z-loss."""
+    softmax_auxiliary_loss_scale: float = 1e-4
+    """Weight of the z-loss."""
+    time_limit: float | None = None
+    """Seconds after which the run saves and stops."""
+    stop_at: int | None = None
+    """Step at which to stop; null = `max_duration`."""
+    stop_after: int | None = None
+    """Stop after so many steps of this start."""
+    runtime_data: RuntimeData | None = None
+    """Filled in when the run starts."""
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any], overrides: Sequence[str] = ()) -> "TrainConfig":
+        """Build from a mapping; the block `model` takes the class that its `model_name` selects."""
+        raw = cls.update_legacy_settings(dict(raw))
+        model = raw.pop("model", None)
+        cfg = build_config(cls, raw)
+        if model is not None:
+            cfg.model = build_model_config(model)
+        return cfg.with_overrides(overrides)
+
+    @classmethod
+    def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        raw, dropped = _copy(raw), []
+        for key, rule in RETIRED.items():
+            block, name = _parent(raw, key)
+            if block is not None and name in block:
+                rule.check(key, block.pop(name))
+                dropped.append(key)
+        raw.pop("runtime_data", None)
+        if dropped:
+            log.info("config keys without effect here: %s", ", ".join(dropped))
+        return raw
+
+    def with_overrides(self, overrides: Sequence[str]) -> "TrainConfig":
+        kept = []
+        for item in overrides:
+            key, _, text = item.partition("=")
+            rule = next((r for k, r in RETIRED.items() if key == k or key.startswith(f"{k}.")), None)
+            if rule is None:
+                kept.append(item)
+            else:
+                rule.check(key, build_config(_Value, {}, [f"value={text}"]).value)
+                log.info("--%s has no effect here", key)
+        return super().with_overrides(kept)
+
+    @property
+    def max_steps(self) -> int:
+        """Length of the run and of the schedule in optimiser steps."""
+        try:
+            return int(self.max_duration)
+        except ValueError:
+            raise OLMoConfigurationError(f"max_duration={self.max_duration}: must be a number of optimiser steps") from None
+
+    @property
+    def last_step(self) -> int:
+        """Step at which the loop ends."""
+        return self.max_steps if self.stop_at is None else min(self.stop_at, self.max_steps)
+
+    def rows_per_rank(self, world_size: int) -> int:
+        """Sequences per optimiser step on one rank."""
+        rows, rest = divmod(self.global_train_batch_size, world_size)
+        if rest or rows < 1:
+            raise OLMoConfigurationError(
+                f"global_train_batch_size={self.global_train_batch_size} must be a multiple of the number of ranks, {world_size}"
+            )
+        return rows
+
+    def validate(self, world_size: int) -> None:
+        """Refuse what cannot run, before anything is loaded."""
+        self.rows_per_rank(world_size)
+        positive = {
+            "device_train_microbatch_size": self.device_train_microbatch_size,
+            "max_duration": self.max_steps,
+            "console_log_interval": self.console_log_interval,
+            "speed_monitor.window_size": self.speed_monitor.window_size,
+            "save_interval": 1 if self.save_interval is None else self.save_interval,
+        }
+        for key, value in positive.items():
+            if value < 1:
+                raise OLMoConfigurationError(f"{key}={value}: must be at least 1")
+        if self.save_num_checkpoints_to_keep < -1:
+            raise OLMoConfigurationError(
+                f"save_num_checkpoints_to_keep={self.save_num_checkpoints_to_keep}: must be -1 (all), 0 (none) or more"
+            )
+        if self.model is None:
+            raise OLMoConfigurationError("the config has no block 'model'")
+
+
+@dataclass
+class _Value:
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A published key without effect here; `only` are the values at which that is the truth (None = any value)."""
+
+    only: tuple[Any, ...] | None = None
+    instead: str = ""
+
+    def check(self, key: str, value: Any) -> None:
+        if self.only is not None and value not in self.only:
+            allowed = " or ".join("null" if v is None else str(v).lower() for v in self.only)
+            raise OLMoConfigurationError(f"{key}={value} is not offered, only {allowed}{f': {self.instead}' if self.instead else ''}")
+
+
+_ANY = Retired()
+RETIRED = {
+    "strict_initialization": _ANY,
+    "catch_interrupts": _ANY,
+    "dry_run": Retired((False,), "give --dry_run to the launcher"),
+    "epoch": Retired((None,)),
+    "fast_forward_batches": Retired((None, 0)),
+    "evaluators": _ANY,
+    "eval_interval": _ANY,
+    "inf_evaluators": _ANY,
+    "inf_eval_interval": _ANY,
+    "eval_on_last_step": _ANY,
+    "eval_on_load": _ANY,
+    "eval_on": _ANY,
+    "inf_eval_config": _ANY,
+    "save_inloop_predictions": _ANY,
+    "checkpointer_config": _ANY,
+    "canceled_check_interval": _ANY,
+    "beaker_log_interval": _ANY,
+    "max_grad_norm_ratio": Retired((None,)),
+    "batch_divisor": Retired(("global_batch",), "the loss is divided by the loss weight of the global batch"),
+    "response_logits_only": Retired((True,), "logits are computed where the loss needs them"),
+    "fused_loss": _ANY,
+    "compile_loss": _ANY,
+    "saliency_score_loss_wt": Retired((None,)),
+    "frame_score_loss_wt": Retired((None,)),
+    "frame_score_loss_type": _ANY,
+    "frame_score_loss_target": _ANY,
+    "extra_steps_after_cancel": Retired((0,)),
+    "python_profiling": Retired((False,)),
+    "torch_profiling": Retired((False,)),
+    "parallelism.context_parallel_config.degree": Retired((1,), "sequences are not split over devices"),
+    "parallelism": _ANY,
+    "optimizer.learning_rate": _ANY,
+    "optimizer.weight_decay": _ANY,
+    "optimizer.betas": _ANY,
+    "optimizer.eps": _ANY,
+    "optimizer.metrics_log_interval": _ANY,
+    "scheduler.units": Retired(("steps",), "warm-up and decay count optimiser steps"),
+    "scheduler.t_warmup": _ANY,
+    "fsdp.fsdp2": Retired((True,)),
+    "fsdp.use_orig_params": _ANY,
+    "fsdp.wrapping_strategy": _ANY,
+    "fsdp.sharding_strategy": _ANY,
+    "fsdp.hybrid_sharding_num_model_replicas": _ANY,
+    "wandb.log_artifacts": Retired((False,)),
+    "wandb.rank_zero_only": Retired((True,)),
+    "speed_monitor.gpu_flops_available": _ANY,
+}
+"""Published keys that a run of this package does not need, most specific first."""
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _parent(raw: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:
+    """The mapping that would hold dotted `key`, and its last part."""
+    *path, name = key.split(".")
+    for part in path:
+        raw = raw.get(part)
+        if not isinstance(raw, dict):
+            return None, name
+    return raw, name

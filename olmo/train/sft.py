@@ -1,0 +1,195 @@
+"""The fine-tuning command: published flags and defaults, one `TrainConfig` out of them, then train or describe.
+
+The defaults of the published launcher apply unless the YAML file or the config name says otherwise. A checkpoint folder
+gives only its `model`, to which the published fine-tuning settings of preprocessor and formatter are applied.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from olmo.config import parse_overrides
+from olmo.exceptions import OLMoCliError
+
+DEFAULT_SEQ_LEN = 16384
+DEFAULT_DEVICE_BATCH = 2
+DEFAULT_GLOBAL_BATCH = 128
+
+EPILOG = """\
+Every other word sets a key of the config: --model.llm.residual_dropout=0.0, --max_duration 6250, --wandb=null.
+"""
+
+
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Train a video model on a mixture, with or without token scoring. Run it with torchrun, or with python for one process.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.error = _raise_cli_error
+    parser.add_argument("checkpoint", help="checkpoint folder, YAML file or config name")
+    parser.add_argument("mixture", help="mixture or data set, such as moving_shapes or all-v5-video-academic-only")
+    parser.add_argument("--global_batch_size", type=int, help=f"sequences per optimiser step ({DEFAULT_GLOBAL_BATCH})")
+    parser.add_argument("--device_batch_size", type=int, help=f"sequences per device and pass ({DEFAULT_DEVICE_BATCH})")
+    parser.add_argument("--seq_len", type=int, help=f"tokens per sequence, counted after pruning ({DEFAULT_SEQ_LEN})")
+    parser.add_argument("--packing", action="store_true", help="pack several examples into one sequence")
+    parser.add_argument("--use_temporal_video_olmo", action="store_true", help="score and prune visual tokens (STTS)")
+    parser.add_argument("--num_workers", type=int, help="data processes per rank (6)")
+    parser.add_argument("--prefetch_factor", type=int, help="batches that each data process prepares ahead (4)")
+    parser.add_argument("--model", choices=["video"], default="video", help="accepted for compatibility; there is one kind")
+    parser.add_argument("--cp_degree", type=int, default=1, help="sequences are not split over devices: only 1")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
+    parser.add_argument("--dry_run", action="store_true", help="build on the meta device, describe one batch and stop")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and more log lines")
+    return parser
+
+
+def _raise_cli_error(message: str) -> None:
+    raise OLMoCliError(message)
+
+
+def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """(flags, `key=value` overrides); options after `--key value` pairs are told apart by name."""
+    args, rest = build_parser(prog).parse_known_args(list(argv))
+    if args.cp_degree != 1:
+        raise OLMoCliError(f"--cp_degree={args.cp_degree}: sequences are not split over devices here, only 1 is offered")
+    return args, parse_overrides(rest)
+
+
+def published_defaults() -> dict[str, Any]:
+    """The published launcher's settings where they differ from the defaults of `TrainConfig`."""
+    return {
+        "run_name": "multitask_train",
+        "seed": 6198,
+        "compile": {"mode": "default", "dynamic": False},
+        "allow_resume": True,
+        "save_overwrite": True,
+        "data": {
+            "split": "train",
+            "drop_last": True,
+            "shuffle": True,
+            "seed": 50189,
+            "pad": "to_max",
+            "sequence_length": DEFAULT_SEQ_LEN,
+            "num_workers": 6,
+            "prefetch_factor": 4,
+            "pin_memory": True,
+        },
+        "optimizer": {
+            "name": "adamw",
+            "connector_learning_rate": 5e-6,
+            "vit_learning_rate": 5e-6,
+            "llm_learning_rate": 1e-5,
+            "frame_selector_learning_rate": 1e-4,
+            "temporal_token_scorer_learning_rate": 1e-4,
+        },
+        "scheduler": {"name": "multimodal", "alpha_f": 0.1, "warmup_min_lr": 0.0},
+        "save_interval": 2000,
+        "save_num_checkpoints_to_keep": 1,
+        "save_final_optim": False,
+        "global_train_batch_size": DEFAULT_GLOBAL_BATCH,
+        "device_train_microbatch_size": DEFAULT_DEVICE_BATCH,
+        "max_duration": 300_000,
+        "max_grad_norm": 1.0,
+        "precision": "amp_bf16",
+        "console_log_interval": 20,
+        "softmax_auxiliary_loss": True,
+        "softmax_auxiliary_loss_scale": 1e-4,
+    }
+
+
+PACKING = {"buffer_size": 48, "image_weight": 30, "shortcut_max_len_images": False}
+"""Packing of the published launcher."""
+
+SFT_MODEL = (
+    "mm_preprocessor.video.pooling_h=3",
+    "mm_preprocessor.video.pooling_w=3",
+    "mm_preprocessor.video.time_mode=per-frame-compact",
+    "mm_preprocessor.video.max_frames=128",
+    "mm_preprocessor.video.time_sampling=True",
+    "mm_preprocessor.video.loading_method=torchcodec_exact",
+    "mm_preprocessor.video.frame_sample_mode=uniform_last_frame",
+    "mm_preprocessor.video.max_fps=[2]",
+    "mm_preprocessor.video.max_subtitle_tokens=null",
+    "mm_preprocessor.image.max_multi_image_crops=8",
+    "mm_preprocessor.image.max_images=5",
+    "mm_preprocessor.loss_token_weighting=root_subsegments_root_tokens",
+    "vision_backbone.pooling_attention_mask=True",
+    "vision_backbone.normalize_on_gpu=True",
+    "llm.residual_dropout=0.1",
+    "llm.response_residual_dropout=0.0",
+    "llm.max_sequence_length=16384",
+    "data_formatter.pointing_format=html-v2",
+    "data_formatter.p_multi_point_all_image=0.5",
+    "data_formatter.p_choice_content_in_mc=1.0",
+    "data_formatter.prompt_templates=uber_model_v2",
+    "data_formatter.message_format=qwen3",
+    "data_formatter.system_prompt=demo_or_style_v2",
+)
+"""What fine-tuning sets in the model of a checkpoint."""
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, block by block."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = merge(base[key], value) if both else value
+    return merged
+
+
+def build_train_config(args: argparse.Namespace, overrides: Sequence[str]):
+    """The whole run as one config: published defaults, then the file, then the flags, then the overrides."""
+    from olmo.launch import raw_config
+    from olmo.train.config import TrainConfig
+
+    raw, checkpoint = raw_config(args.checkpoint)
+    cfg = TrainConfig.from_dict(merge(published_defaults(), {"model": raw["model"]} if checkpoint is not None else raw))
+    if checkpoint is not None:
+        cfg.model = cfg.model.with_overrides(SFT_MODEL)
+        cfg.initial_model_checkpoint = str(checkpoint)
+    if cfg.model is not None and args.use_temporal_video_olmo:
+        from olmo.models.temporal_video_olmo.config import TemporalVideoOlmoConfig
+
+        if not isinstance(cfg.model, TemporalVideoOlmoConfig):
+            cfg.model = TemporalVideoOlmoConfig.from_molmo2(cfg.model)
+    return cfg.with_overrides([*flag_overrides(args, cfg), *overrides])
+
+
+def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
+    """The flags that were given, as overrides."""
+    given = {
+        "global_train_batch_size": args.global_batch_size,
+        "device_train_microbatch_size": args.device_batch_size,
+        "data.sequence_length": args.seq_len,
+        "data.num_workers": args.num_workers,
+        "data.prefetch_factor": args.prefetch_factor,
+    }
+    flags = [f"{key}={value}" for key, value in given.items() if value is not None]
+    return flags
+
+
+def main(argv: Sequence[str], prog: str | None = None) -> int:
+    args, overrides = parse(argv, prog)
+    # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
+    cfg = build_train_config(args, overrides)
+    if args.print_config:
+        print(cfg.to_yaml(), end="")
+        return 0
+    from olmo.launch import setup_logging
+    from olmo.train.distributed import distributed_world
+
+    with distributed_world() as world:
+        console = setup_logging(world.rank, args.debug)
+        if args.dry_run:
+            from olmo.train.dry_run import dry_run
+
+            dry_run(cfg, world, console)
+            return 0
+        from olmo.train.run import train
+
+        train(cfg, world, console, " ".join([prog or sys.argv[0], *argv]))
+    return 0

@@ -1,0 +1,199 @@
+"""One optimiser step: micro-batches, exact loss normalisation over the global batch, clipping, update.
+
+The loss is sum(weight * CE) / sum(weight) over all rows of all micro-batches of all ranks, however they are split: the
+divisor is known before the first forward pass, because the loss weights come with the batch. Sharded training averages
+gradients over ranks, hence the factor `world_size`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from olmo.batch import Batch
+from olmo.exceptions import OLMoEnvironmentError, OLMoError
+from olmo.train.config import TrainConfig
+from olmo.train.distributed import World, all_reduce_sum
+from olmo.train.optim import clip_gradients
+from olmo.train.scheduler import Scheduler
+
+EXAMPLE_STRIDE, SHARED_PREFIX = 100_000, 10_000
+"""`subsegment_ids` = EXAMPLE_STRIDE * packed example + branch; SHARED_PREFIX marks what all branches of an example see."""
+
+
+class TrainingDiverged(OLMoError):
+    """The loss is no number any more."""
+
+
+@dataclass
+class StepResult:
+    """What one optimiser step did, summed over all ranks; plain numbers, equal on every rank."""
+
+    metrics: dict[str, float]
+    """`train/*` and `optim/*` values."""
+    tokens: int
+    """Positions that the language model computed, padding included."""
+    tokens_before: int
+    """Non-padding tokens before pruning."""
+    tokens_after: int
+    """Non-padding tokens after pruning."""
+    loss_tokens: int
+    """Positions with a loss weight."""
+    frames: int
+    """Frames and crops, without padding."""
+    examples: int
+    """Rows."""
+    stop: bool
+    """Some rank asked to stop."""
+    extra: dict[str, list] = field(default_factory=dict)
+    """What the model reports besides the loss: one value per micro-batch of this rank, still on the device (`mean_metrics`)."""
+
+
+_SUMS = (
+    *("ce", "z", "correct", "aux"),
+    *("tokens", "before", "after", "cells", "loss_tokens", "frames", "examples", "packed", "branches", "stop"),
+)
+
+
+def batch_counts(batch: Batch) -> dict[str, int]:
+    """Host-side counts of a batch that is still on the host."""
+    packed = branches = len(batch)
+    if batch.subsegment_ids is not None:
+        ids = [row[row >= 0].unique() for row in batch.subsegment_ids]
+        packed = sum(int((row // EXAMPLE_STRIDE).unique().numel()) for row in ids)
+        branches = sum(int((row % EXAMPLE_STRIDE != SHARED_PREFIX).sum()) for row in ids)
+    return {
+        "examples": len(batch),
+        "before": sum(row.num_tokens for row in batch.layout),
+        "cells": sum(row.num_pooled for row in batch.layout),
+        "loss_tokens": sum(row.num_loss_tokens for row in batch.layout),
+        "frames": sum(row.num_frames for row in batch.layout),
+        "packed": packed,
+        "branches": branches,
+    }
+
+
+def loss_weight(batch: Batch) -> torch.Tensor:
+    """Total loss weight of a batch (0-d fp64): what the loss is divided by, before any forward pass."""
+    return batch.loss_masks.double().clamp(min=0.0).masked_fill(batch.labels < 0, 0.0).sum()
+
+
+class TrainStep:
+    """Runs optimiser steps on a model that is already sharded, compiled and on its device."""
+
+    def __init__(self, cfg: TrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Scheduler, world: World):
+        self.cfg, self.model, self.optimizer, self.scheduler, self.world = cfg, model, optimizer, scheduler, world
+        self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
+
+    def micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        """The rank's rows in equal chunks; every rank makes the same number of them."""
+        size = self.cfg.device_train_microbatch_size
+        for start in range(0, len(batch), size):
+            yield batch.rows(start, min(start + size, len(batch)))
+
+    def forward(self, batch: Batch):
+        """The model's loss terms, under autocast on GPUs."""
+        amp = self.world.device.type == "cuda" and self.cfg.precision == "amp_bf16"
+        with torch.autocast("cuda", dtype=torch.bfloat16) if amp else nullcontext():
+            return self.model(batch, compute_loss=True, logits="loss")
+
+    def __call__(self, batch: Batch, step: int, wish: Callable[[], bool] = lambda: False) -> StepResult:
+        """One step on this rank's rows. `step` counts from 1; `wish` says whether this rank wants to stop, the result
+        whether any does."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = all_reduce_sum(loss_weight(batch).to(self.world.device))
+        micro = list(self.micro_batches(batch))
+        sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.world.device)
+        host = dict.fromkeys(_SUMS, 0)
+        host |= batch_counts(batch)
+        extra: dict[str, list] = {}
+        for part in micro:
+            out = self.forward(part.to(self.world.device))
+            terms = out.loss
+            loss = (terms.ce + self.z_scale * terms.z) * (self.world.size / total)
+            aux = out.aux_loss if out.aux_loss is not None else terms.ce.detach() * 0.0
+            (loss + aux / len(micro)).backward()
+            values = torch.stack([v.detach().double() for v in (terms.ce, terms.z, terms.correct, aux)])
+            sums[:4] += values
+            host["after"] += sum(out.tokens_after)
+            host["tokens"] += len(part) * max(out.tokens_after, default=0)
+            for key, value in out.metrics.items():
+                extra.setdefault(key, []).append(value)
+        norms = clip_gradients(self.optimizer.param_groups, self.scheduler.max_grad_norm(self.cfg.max_grad_norm, step))
+        for group in self.optimizer.param_groups:
+            peak = self.cfg.optimizer.peak_learning_rate(group["group_name"])
+            group["lr"] = self.scheduler.learning_rate(group["group_name"], peak, step)
+        self.optimizer.step()
+        # Everything is under way on the device; from here on the host may wait for it.
+        host["stop"] = int(wish())
+        sums += torch.tensor([host[k] for k in _SUMS], dtype=torch.float64).to(self.world.device)
+        return self._read(all_reduce_sum(sums), total, norms, len(micro), step, extra)
+
+    def _read(self, sums: torch.Tensor, total: torch.Tensor, norms: dict, num_micro: int, step: int, extra: dict) -> StepResult:
+        packed = torch.cat([sums, total[None], *(n.detach().double()[None] for n in norms.values())]).tolist()
+        values = dict(zip(_SUMS, packed, strict=False))
+        weight, norm_values = packed[len(_SUMS)], packed[len(_SUMS) + 1 :]
+        passes = num_micro * self.world.size
+        metrics = {"train/CrossEntropyLoss": values["ce"] / weight if weight else float("nan")}
+        if self.z_scale:
+            metrics["train/ZLoss"] = self.z_scale * values["z"] / weight if weight else float("nan")
+        metrics["train/Accuracy"] = values["correct"] / weight if weight else float("nan")
+        metrics["train/AuxLoss"] = values["aux"] / passes
+        metrics["train/kept_fraction"] = 1 - (values["before"] - values["after"]) / values["cells"] if values["cells"] else 1.0
+        metrics |= {
+            "batch/non_masked_tokens": values["after"] / values["examples"],
+            "batch/per_non_masked_tokens": values["after"] / values["tokens"],
+            "batch/loss_tokens": values["loss_tokens"] / values["examples"],
+            "batch/per_loss_tokens": values["loss_tokens"] / values["after"],
+            "batch/tokens_before_pruning": values["before"] / values["examples"],
+            "batch/n_packed": values["packed"] / values["examples"],
+            "batch/n_segments": values["branches"] / values["examples"],
+        }
+        for name, norm in zip(norms, norm_values, strict=True):
+            metrics[f"optim/{name}_grad_norm"] = norm
+        for group in self.optimizer.param_groups:
+            metrics[f"optim/{group['group_name']}_lr"] = group["lr"]
+        if not weight:
+            raise TrainingDiverged(
+                f"step {step}: no row of the global batch has a token with a loss weight, so there is nothing to learn from"
+            )
+        bad = [k for k, v in metrics.items() if v != v or abs(v) == float("inf")]
+        if bad:
+            raise TrainingDiverged(
+                f"step {step}: {bad[0]} is not finite; the run stops here, and the last checkpoint is from before "
+                "(lower the learning rates or max_grad_norm, or start from another seed)"
+            )
+        return StepResult(
+            metrics=metrics,
+            tokens=int(values["tokens"]),
+            tokens_before=int(values["before"]),
+            tokens_after=int(values["after"]),
+            loss_tokens=int(values["loss_tokens"]),
+            frames=int(values["frames"]),
+            examples=int(values["examples"]),
+            stop=values["stop"] > 0,
+            extra=extra,
+        )
+
+
+def mean_metrics(extra: dict[str, list]) -> dict[str, float]:
+    """Read the model's own metrics from the device; called on log steps only."""
+    return {key: _mean(values) for key, values in extra.items()}
+
+
+def _mean(values: list) -> float:
+    """Mean over micro-batches of a metric given as a number, a 0-d tensor or a (sum, weight) pair."""
+    pairs = [(float(v[0]), float(v[1])) if isinstance(v, tuple) else (float(v), 1.0) for v in values]
+    weight = sum(w for _, w in pairs)
+    return sum(v for v, _ in pairs) / weight if weight else 0.0
+
+
+def out_of_memory(err: torch.OutOfMemoryError) -> OLMoEnvironmentError:
+    """The one line that a run prints when the device is too small."""
+    return OLMoEnvironmentError(
+        "the device ran out of memory; lower --device_batch_size, --seq_len or --model.mm_preprocessor.max_frames "
+        f"({str(err).splitlines()[0].split('. ')[0]})"
+    )

@@ -1,0 +1,157 @@
+"""The training loop: take a batch, step, tell the callbacks, stop when it is time."""
+
+import gc
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from olmo.train.callbacks.base import Callback
+from olmo.train.checkpoint import random_state, set_random_state
+from olmo.train.config import TrainConfig
+from olmo.train.distributed import World
+from olmo.train.signals import StopSignals
+from olmo.train.step import StepResult, TrainStep, mean_metrics, out_of_memory
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainerState:
+    """What a run has done so far; saved with every checkpoint."""
+
+    step: int = 0
+    """Optimiser steps."""
+    examples: int = 0
+    """Rows seen by all ranks."""
+    tokens: int = 0
+    """Positions computed by the language model on all ranks, padding included."""
+    frames: int = 0
+    """Frames and crops seen by all ranks."""
+    seconds: float = 0.0
+    """Time spent training, over all starts."""
+    wandb_id: str | None = None
+    """Id of the wandb run."""
+
+
+class Trainer:
+    """Holds the parts of a run; `fit` is the loop."""
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        train_step: TrainStep,
+        loader: Iterable,
+        callbacks: Sequence[Callback],
+        world: World,
+    ):
+        self.cfg, self.model, self.optimizer, self.train_step = cfg, model, optimizer, train_step
+        self.loader, self.callbacks, self.world = loader, list(callbacks), world
+        self.state = TrainerState()
+        self.resumed = False
+        """Whether this start continues a run in its own save folder."""
+        self.steps_done = 0
+        """Steps of this start."""
+        self.data_wait = 0.0
+        """Seconds the current step waited for its batch."""
+        self.stopping: str | None = None
+        """Why the run stops before its last step, once all ranks agree on it."""
+        self.last_step = cfg.last_step
+
+    # ------------------------------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Trainer state of this rank, in types that load without unpickling code."""
+        return {
+            **asdict(self.state),
+            "world_size": self.world.size,
+            "loader": self.loader.state_dict(),
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue where `saved` stopped; random state only if the ranks are the same."""
+        self.state = TrainerState(**{key: saved[key] for key in asdict(self.state)})
+        if self.cfg.restore_dataloader:
+            self.loader.load_state_dict(saved["loader"])
+        if saved["same_world"]:
+            set_random_state(saved["random"])
+        elif self.world.is_main:
+            log.info("the number of ranks changed from %d to %d: random state starts anew", saved["world_size"], self.world.size)
+
+    # ------------------------------------------------------------------------------------------ loop
+
+    def fit(self) -> str:
+        """Train to the last step; returns `finished`, or `stopped` after a signal or the time limit."""
+        if self.cfg.stop_after is not None:
+            self.last_step = min(self.last_step, self.state.step + self.cfg.stop_after)
+        status = "failed"
+        manual_gc = self.cfg.gen1_gc_interval is not None
+        try:
+            with StopSignals() as signals:
+                if manual_gc:
+                    gc.disable()
+                self._tell("on_start")
+                if self.state.step < self.last_step:
+                    self._loop(signals)
+                elif self.world.is_main:
+                    log.info("nothing to do: the run is at step %d of %d already", self.state.step, self.last_step)
+            status = "stopped" if self.stopping else "finished"
+        finally:
+            if manual_gc:
+                gc.enable()
+            self._tell("on_end", status)
+        return status
+
+    def _loop(self, signals: StopSignals) -> None:
+        started = time.monotonic()
+
+        def wish() -> bool:
+            timed_out = self.cfg.time_limit is not None and self.world.is_main and time.monotonic() - started > self.cfg.time_limit
+            return signals.received is not None or timed_out
+
+        batches = iter(self.loader)
+        while self.state.step < self.last_step and not self.stopping:
+            before = time.monotonic()
+            batch = next(batches)
+            self.data_wait = time.monotonic() - before
+            try:
+                result = self.train_step(batch, self.state.step + 1, wish)
+            except torch.OutOfMemoryError as err:
+                raise out_of_memory(err) from None
+            self._count(result, time.monotonic() - before)
+            if result.stop:
+                self.stopping = signals.received or ("another rank's signal" if self.cfg.time_limit is None else "the time limit")
+            self._report(result)
+            if self.cfg.gen1_gc_interval is not None and self.state.step % self.cfg.gen1_gc_interval == 0:
+                gc.collect(1)
+        if self.stopping and self.world.is_main:
+            log.info("stopped by %s at step %d of %d; the same command continues from here", self.stopping, self.state.step, self.last_step)
+
+    def _count(self, result: StepResult, seconds: float) -> None:
+        self.steps_done += 1
+        self.state.step += 1
+        self.state.examples += result.examples
+        self.state.tokens += result.tokens
+        self.state.frames += result.frames
+        self.state.seconds += seconds
+
+    def _report(self, result: StepResult) -> None:
+        metrics = dict(result.metrics)
+        if self.state.step % self.cfg.console_log_interval == 0 or self.steps_done == 1:
+            metrics |= {f"train/{key}": value for key, value in mean_metrics(result.extra).items()}
+        self._tell("on_step", result, metrics)
+
+    def _tell(self, moment: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, moment)(self, *args)
+
+    def notify_saved(self, folder: Path) -> None:
+        self._tell("on_saved", str(folder))
