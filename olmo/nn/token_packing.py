@@ -3,7 +3,8 @@
 Two layouts, one interface. A packing offers
 - `pack(x)`: frames [F, N, D] to the packed tensor that blocks run on,
 - `attention`: the keyword arguments that confine a block's attention to each frame,
-- `unpack(packed)`: the kept patches as one flat run [slots, D], frame by frame, raster order inside a frame.
+- `unpack(packed)`: the kept patches as one flat run [slots, D], frame by frame, raster order inside a frame,
+- `kept`: which of the F * N patches each of those slots holds.
 
 `VarlenPacking` computes on the flat run itself. Its size is a host integer, nothing is read back from the device.
 `FirstFitPacking` is the published layout: rows of N slots, several frames per row, a block-diagonal mask. It reads the
@@ -36,7 +37,7 @@ class VarlenPacking:
 
     def __init__(self, keep: Tensor, slots: int, slack: int = 0):
         num_frames, num_patches = keep.shape  # keep: [F, N] bool
-        self.index = kept_indices(keep.flatten(), slots)  # [slots] into F * N
+        self.kept = kept_indices(keep.flatten(), slots)  # [slots] into F * N
         ends = keep.sum(1).cumsum(0)  # [F]
         spare = torch.arange(1, -(-slack // num_patches) + 1, device=keep.device) * num_patches
         cu_seqlens = torch.cat([ends.new_zeros(1), ends, (ends[-1:] + spare).clamp(max=slots)])
@@ -47,7 +48,7 @@ class VarlenPacking:
         self.refilled = 0
 
     def pack(self, x: Tensor) -> Tensor:
-        return x.flatten(0, 1).index_select(0, self.index)
+        return x.flatten(0, 1).index_select(0, self.kept)
 
     def unpack(self, packed: Tensor) -> Tensor:
         return packed
@@ -82,7 +83,8 @@ class FirstFitPacking:
         self.index = index
         # Unused slots form a group of their own: no softmax over nothing, and nobody reads them.
         self.attention = {"mask": (owner[:, :, None] == owner[:, None, :])[:, None]}  # [rows, 1, N, N]
-        self.place = place.flatten()[kept_indices(keep.flatten(), slots)]
+        self.kept = kept_indices(keep.flatten(), slots)
+        self.place = place.flatten()[self.kept]
         self.rows = len(frames_of_row)
         self.refilled = int((carried & ~keep).sum())
 

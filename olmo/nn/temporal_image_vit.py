@@ -1,0 +1,290 @@
+"""The ViT that drops cells of videos once, early, and computes only on what is left.
+
+Blocks 0..`prune_at` see every patch. Then a method scores the cells of all prunable videos and the lowest leave. With the
+learned scorer, block `prune_at` + 1 still sees every patch but with log-scores added to its attention logits, which is how
+the task's loss reaches the scorer. From there on only kept patches exist.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from olmo.config import StrEnum
+from olmo.exceptions import OLMoConfigurationError
+from olmo.nn.image_vit import ImageVit, SiglipVisionTransformer, VisionBackboneType, VitAttention, VitConfig, trunc_normal_fan_in
+from olmo.nn.pruning_methods import METHODS, CellScores, neighbour_similarity, select
+from olmo.nn.pruning_plan import CellGrid, PruningPlan, cell_grid
+from olmo.nn.token_packing import FirstFitPacking, VarlenPacking
+
+
+class PruneMethod(StrEnum):
+    """How cells are chosen."""
+
+    scorer = "scorer"
+    easy = "easy"
+    heuristic = "heuristic"
+    random = "random"
+    evs = "evs"
+
+
+class Packing(StrEnum):
+    """How kept patches are laid out."""
+
+    auto = "auto"
+    varlen = "varlen"
+    first_fit = "first_fit"
+
+
+class BiasRescale(StrEnum):
+    """Over which cells scores are stretched before they become a bias."""
+
+    row = "row"
+    frame = "frame"
+
+
+@dataclass
+class TemporalVitConfig(VitConfig):
+    """A ViT that can prune; only SigLIP / SigLIP2 can."""
+
+    topk: float = 0.5
+    """Fraction of a video's cells that is REMOVED (the published name)."""
+    prune: bool = True
+    """false is the plain ViT, bit for bit."""
+    prune_method: PruneMethod = PruneMethod.scorer
+    """scorer (learned), easy, heuristic, random, or evs (decides after the ViT; only the connector and the LLM get faster)."""
+    prune_at: int = 3
+    """Block, counted from 0, whose output is scored."""
+    pruning_in_scorer: bool = True
+    """false drops nothing in the ViT and keeps the bias on in every later block; the connector and the LLM still prune."""
+    sim_reg_loss_coefficient: float = 0.5
+    """Weight of the auxiliary loss that ties scores to the change since the previous frame."""
+    rescale_bias_min: float = math.exp(-2)
+    """Smallest rescaled score; its logarithm is the strongest bias."""
+    new_ref_threshold: float = 0.85
+    """easy and heuristic: a frame whose mean similarity is below this is protected."""
+    prune_from_frame: int = 0
+    """Frames subtracted from the length of a video when its budget is computed."""
+    merge: bool = False
+    """Reserved by published configs; true is an error."""
+    packing: Packing = Packing.auto
+    """varlen (= auto, on every device), or first_fit: the published rows, slower, as reference."""
+    bias_rescale: BiasRescale = BiasRescale.row
+    """Stretch scores over each row of cells (published) or over the frame."""
+    refill_lone_frames: bool = True
+    """first_fit only: a frame alone in its row brings its dropped patches along (published)."""
+    detach_similarity_target: bool = False
+    """Stop the gradient of the auxiliary loss into its similarity target (published: not stopped)."""
+    pooling_h: int = 3
+    """Rows of patches of a video cell; must equal mm_preprocessor.video.pooling_h."""
+    pooling_w: int = 3
+    """Columns of patches of a video cell; must equal mm_preprocessor.video.pooling_w."""
+    prune_seed: int = 0
+    """Seed of prune_method random outside training."""
+
+    @property
+    def cells(self) -> CellGrid:
+        """Cells of a video frame."""
+        return cell_grid(self.grid, (self.pooling_h, self.pooling_w))
+
+    @property
+    def has_scorer(self) -> bool:
+        return self.prune and self.prune_method == PruneMethod.scorer
+
+    @property
+    def packs(self) -> bool:
+        """Whether the ViT itself gets faster: its later blocks run on kept patches only."""
+        return self.prune_method != PruneMethod.evs and (self.pruning_in_scorer or not self.has_scorer)
+
+    def validate(self) -> None:
+        super().validate()
+        if not 0 <= self.topk < 1:
+            raise OLMoConfigurationError(f"vit.topk = {self.topk} must lie in [0, 1): it is the fraction of cells that is removed")
+        if self.merge:
+            raise OLMoConfigurationError("vit.merge must be false: merging cells is not implemented")
+        if not 0 < self.rescale_bias_min <= 1:
+            raise OLMoConfigurationError(f"vit.rescale_bias_min = {self.rescale_bias_min} must lie in (0, 1]: its logarithm is a bias")
+        if self.prune and self.image_model_type != VisionBackboneType.siglip:
+            raise OLMoConfigurationError(f"vit.image_model_type = {self.image_model_type} cannot prune: set vit.prune=false or use siglip")
+        if self.prune and self.attention_dropout and self.packing != Packing.first_fit:
+            raise OLMoConfigurationError("vit.attention_dropout must be 0 with vit.packing varlen, whose kernels have no dropout")
+
+    def validate_prune_at(self, needed_blocks: int) -> None:
+        """`needed_blocks`: how many blocks run."""
+        if self.prune and self.prune_method != PruneMethod.evs and not 0 <= self.prune_at <= needed_blocks - 2:
+            raise OLMoConfigurationError(
+                f"vit.prune_at = {self.prune_at} must lie in 0..{needed_blocks - 2}: {needed_blocks} ViT blocks run, "
+                "and one has to follow the scored one"
+            )
+
+    def build(self, num_blocks: int | None = None, device: torch.device | str | None = None) -> ImageVit:
+        if not self.prune:
+            return super().build(num_blocks, device)
+        self.validate()
+        num_blocks = self.image_num_layers if num_blocks is None else num_blocks
+        self.validate_prune_at(num_blocks)
+        with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
+            return TemporalVit(self, num_blocks)
+
+
+class ScorerMlp(nn.Module):
+    """Three linear layers to one logit; the last runs in fp32, because scores rounded to bf16 would tie in masses."""
+
+    def __init__(self, config: VitConfig):
+        super().__init__()
+        self.w1 = nn.Linear(2 * config.image_emb_dim, config.image_mlp_dim)
+        self.w2 = nn.Linear(config.image_mlp_dim, config.image_mlp_dim)
+        self.w3 = nn.Linear(config.image_mlp_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.w2(F.silu(self.w1(x))))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.to(wide), self.w3.weight.to(wide), self.w3.bias.to(wide))[..., 0]
+
+
+class TemporalTokenScorer(nn.Module):
+    """Importance of every cell from its patches in this frame and in the previous one."""
+
+    def __init__(self, config: TemporalVitConfig):
+        super().__init__()
+        self.patch_token_pooler = VitAttention(config)
+        self.mlp = ScorerMlp(config)
+
+    def reset_parameters(self) -> None:
+        self.patch_token_pooler.reset_parameters()
+        for linear in self.mlp.children():
+            trunc_normal_fan_in(linear)
+
+    def forward(self, cells: Tensor, first: Tensor, present: Tensor | None = None) -> Tensor:
+        """cells: [P, C, G, D]; first: [P] bool, starts a video; present: [C, G] or None; returns scores [P, C] in (0, 1)."""
+        frames, count, group, _ = cells.shape
+        if present is None:
+            query, mask = cells.mean(2), None
+        else:
+            query = cells.sum(2) / present.sum(1)[:, None]
+            mask = present.expand(frames, -1, -1).reshape(frames * count, 1, 1, group)
+        pooled = self.patch_token_pooler(query.flatten(0, 1)[:, None], cells.flatten(0, 1), mask=mask)
+        pooled = pooled.view(frames, count, -1)
+        previous = torch.cat([torch.zeros_like(pooled[:1]), pooled[:-1]])
+        previous = previous.masked_fill(first[:, None, None], 0)
+        return torch.sigmoid(self.mlp(torch.cat([previous, pooled], dim=-1)))
+
+
+@dataclass
+class PrunedPatches:
+    """What the ViT hands to the connector."""
+
+    patches: Tensor
+    """[n, D * layers]: the selected layers of the kept patches in order (of all patches where nothing was packed)."""
+    keep: Tensor | None = None
+    """[F, N] bool, True = the patch survives; None = nothing was dropped."""
+    kept: Tensor | None = None
+    """[n] which of the F * N patches each row of `patches` holds; None = all of them, in order."""
+    scores: Tensor | None = None
+    """[P, C] of the prunable frames."""
+    similarity: Tensor | None = None
+    """[P - 1, C] cosine of neighbouring frames, while training with the scorer."""
+    unused: Tensor | None = None
+    """0-d zero that ties the scorer to the graph when no frame was prunable."""
+    metrics: dict[str, Tensor | float] = field(default_factory=dict)
+
+
+class TemporalVit(SiglipVisionTransformer):
+    """SigLIP that prunes. Its `forward` takes the plan of the batch and returns `PrunedPatches`."""
+
+    def __init__(self, config: TemporalVitConfig, num_blocks: int):
+        super().__init__(config, num_blocks)
+        if config.has_scorer:
+            self.transformer["temporal_token_scorer"] = TemporalTokenScorer(config)
+
+    @property
+    def scorer(self) -> TemporalTokenScorer | None:
+        return self.transformer["temporal_token_scorer"] if self.config.has_scorer else None
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.scorer is not None:
+            self.scorer.reset_parameters()
+
+    def forward(self, x: Tensor, layers: Sequence[int], plan: PruningPlan) -> PrunedPatches:
+        """x: [F, N, px] normalised patches; `layers`: blocks whose outputs are concatenated."""
+        config, last = self.config, max(layers)
+        decide_at = last if config.prune_method == PruneMethod.evs else config.prune_at
+        hidden: dict[int, Tensor] = {}  # outputs of all blocks so far, [F, N, D]
+        x = self.run(self.embed(x), range(decide_at + 1), hidden)
+        if not plan.videos:
+            unused = self.idle_scorer(x)
+            self.run(x, range(decide_at + 1, last + 1), hidden)
+            patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
+            return PrunedPatches(patches, unused=unused, metrics=packing_metrics(plan.num_frames))
+
+        prunable = x.index_select(0, plan.on_device.frames)  # [P, N, D]
+        scores, keep_cells = self.decide(prunable, plan)
+        keep = plan.cells.spread(keep_cells) & plan.on_device.real[:, None]  # [F, N]
+        similarity = neighbour_similarity(prunable, plan.cells) if self.training and config.has_scorer else None
+        resume = decide_at + 1
+        if config.has_scorer:
+            key_bias = log_score_bias(scores, plan, config.rescale_bias_min, config.bias_rescale)
+            biased = range(resume, resume + 1 if config.pruning_in_scorer else last + 1)
+            x = self.run(x, biased, hidden, key_bias=key_bias)
+            resume = biased.stop
+        if not config.packs:
+            patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
+            return PrunedPatches(patches, keep, None, scores, similarity, metrics=packing_metrics(plan.num_frames))
+
+        if config.packing == Packing.first_fit:
+            packing = FirstFitPacking(keep, *plan.slots, refill=config.refill_lone_frames)
+        else:
+            packing = VarlenPacking(keep, *plan.slots)
+        packed: dict[int, Tensor] = {}
+        self.run(packing.pack(x), range(resume, last + 1), packed, **packing.attention)
+        patches = [packing.unpack(packed[i] if i in packed else packing.pack(hidden[i])) for i in layers]
+        metrics = packing_metrics(packing.rows, packing.refilled, keep.index_select(0, plan.on_device.frames))
+        return PrunedPatches(torch.cat(patches, dim=-1), keep, packing.kept, scores, similarity, metrics=metrics)
+
+    def run(self, x: Tensor, which: range, outputs: dict[int, Tensor], **attention) -> Tensor:
+        """Run some blocks and note what each returns."""
+        for i in which:
+            x = outputs[i] = self.blocks[i](x, **attention)
+        return x
+
+    def decide(self, x: Tensor, plan: PruningPlan) -> tuple[Tensor, Tensor]:
+        """Scores [P, C] of the prunable frames x [P, N, D], and which cells of the batch stay: [F, C] bool."""
+        if self.scorer is not None:
+            answer = CellScores(self.scorer(plan.cells.split(x), plan.on_device.first, plan.cells.present(x.device)))
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                answer = METHODS[self.config.prune_method](x.detach(), plan, self.config, self.training)
+        keep = x.new_ones(plan.num_frames, plan.cells.num_cells, dtype=torch.bool)
+        return answer.scores, keep.index_copy_(0, plan.on_device.frames, select(answer, plan))
+
+    def idle_scorer(self, x: Tensor) -> Tensor | None:
+        """Run the scorer on one frame with weight zero, so that it takes part in the collectives of a sharded model."""
+        if self.scorer is None:
+            return None
+        cells = self.config.cells
+        first = torch.ones(1, dtype=torch.bool, device=x.device)
+        return self.scorer(cells.split(x[:1]), first, cells.present(x.device)).sum() * 0
+
+
+def log_score_bias(scores: Tensor, plan: PruningPlan, minimum: float, rescale: str) -> Tensor:
+    """Scores [P, C] to the bias of every patch as a key, [F, N] in [log(minimum), 0]; 0 where nothing is up for pruning.
+
+    Scores are stretched to [minimum, 1] over each row of cells, or over the frame; first frames count as 1.
+    """
+    scores = scores.unflatten(1, plan.cells.shape)
+    over = (2,) if rescale == BiasRescale.row else (1, 2)
+    low, high = scores.amin(over, keepdim=True), scores.amax(over, keepdim=True)
+    stretched = minimum + (scores - low) * (1 - minimum) / (high - low + 1e-6)
+    bias = stretched.log().flatten(1).masked_fill(plan.on_device.first[:, None], 0)
+    full = bias.new_zeros(plan.num_frames, plan.cells.num_cells).index_copy(0, plan.on_device.frames, bias)
+    return plan.cells.spread(full)
+
+
+def packing_metrics(rows: float, refilled: int = 0, keep: Tensor | None = None) -> dict[str, Tensor | float]:
+    """For the log: work of the packed blocks in whole frames, and refilled over kept patches of prunable frames."""
+    return {"packed_rows": float(rows), "refilled_over_kept": refilled / keep.sum() if refilled else 0.0}

@@ -1,0 +1,97 @@
+"""ViT and connector with pruning: the keep mask goes from patches to cells, and only kept cells are pooled and projected.
+
+A cell keeps or loses all of its patches, so one patch tells the fate of its cell. The resulting mask over the rows of
+`token_pooling` is the only thing about pruning that leaves this module.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from olmo.batch import RowLayout
+from olmo.nn.image_vit import normalize_pixels
+from olmo.nn.pruning_plan import PruningPlan, plan_pruning
+from olmo.nn.temporal_image_vit import PrunedPatches, TemporalVitConfig
+from olmo.nn.vision_backbone import MolmoVisionBackbone, MolmoVisionBackboneConfig, VisionOutput, gather_cells
+
+
+@dataclass
+class TemporalVisionBackboneConfig(MolmoVisionBackboneConfig):
+    """Vision backbone whose ViT can prune."""
+
+    vit: TemporalVitConfig = field(default_factory=TemporalVitConfig)
+    """The pruning vision transformer."""
+
+    def validate(self) -> None:
+        super().validate()
+        self.vit.validate()
+        self.vit.validate_prune_at(self.needed_blocks)
+
+    def build(self, llm, device: torch.device | str | None = None) -> "TemporalVisionBackbone":
+        """Build for a language model config `llm`, see the parent class."""
+        with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
+            return TemporalVisionBackbone(self, llm)
+
+
+class TemporalVisionBackbone(MolmoVisionBackbone):
+    """Same interface as the plain backbone; with `vit.prune` false it is the plain backbone."""
+
+    config: TemporalVisionBackboneConfig
+
+    @property
+    def scorer(self) -> nn.Module | None:
+        """The learned part of pruning: its parameters form a group of their own."""
+        return self.image_vit.scorer if self.config.vit.has_scorer else None
+
+    def forward(
+        self, images: Tensor | None, token_pooling: Tensor | None, layout: tuple[RowLayout, ...], image_masks: Tensor | None = None
+    ) -> VisionOutput:
+        """images: [B, T, N, px]; token_pooling: [B, P, G]; see `VisionOutput`."""
+        vit = self.config.vit
+        if images is None or not vit.prune:
+            return super().forward(images, token_pooling, layout, image_masks)
+        frames_per_row, num_patches = images.shape[1:3]
+        plan = plan_pruning(layout, frames_per_row, vit.cells, vit.topk, vit.prune_from_frame, images.device)
+        seen = self.image_vit(normalize_pixels(images.flatten(0, 1), vit.normalize), self.layers, plan)
+
+        if image_masks is not None and seen.kept is not None:
+            image_masks = image_masks.flatten()[seen.kept]
+        patches = self.mark_padding(seen.patches, image_masks)
+        keep_rows = (token_pooling >= 0).any(-1)  # [B, P]
+        if seen.keep is not None:
+            some_patch = token_pooling.amax(-1).clamp(min=0).long()  # [B, P]
+            keep_rows = keep_rows & seen.keep.view(len(layout), -1).gather(1, some_patch)
+        kept_per_row = tuple(row.num_pooled - dropped for row, dropped in zip(layout, plan.dropped_per_row, strict=True))
+        cells = gather_cells(token_pooling, keep_rows, sum(kept_per_row), frames_per_row * num_patches)
+        if seen.kept is not None:
+            position = seen.keep.flatten().cumsum(0) - 1  # [F * N], row of `patches` that holds each kept patch
+            cells = torch.where(cells >= 0, position[cells.clamp(min=0)], -1)
+        return VisionOutput(
+            features=self.connect(patches, cells),
+            keep_rows=keep_rows if plan.videos else None,
+            kept_per_row=kept_per_row,
+            aux_loss=self.auxiliary_loss(seen, plan),
+            scores=self.all_scores(seen, plan),
+            metrics=seen.metrics | {"kept_cells": sum(kept_per_row) / max(sum(row.num_pooled for row in layout), 1)},
+        )
+
+    def auxiliary_loss(self, seen: PrunedPatches, plan: PruningPlan) -> Tensor | None:
+        """Scores should be high where a cell changed: mean squared distance to 1 - similarity, over neighbours in a video."""
+        if not self.training or not self.config.vit.has_scorer:
+            return None
+        if not plan.videos:
+            return seen.unused
+        change = 1 - seen.similarity  # [P - 1, C]
+        if self.config.vit.detach_similarity_target:
+            change = change.detach()
+        followers = plan.on_device.followers
+        error = seen.scores.index_select(0, followers) - change.index_select(0, followers - 1)
+        return self.config.vit.sim_reg_loss_coefficient * error.square().mean()
+
+    def all_scores(self, seen: PrunedPatches, plan: PruningPlan) -> Tensor | None:
+        """Scores of every frame of the batch, [F, C]."""
+        if seen.scores is None:
+            return None
+        scores = torch.ones(plan.num_frames, plan.cells.num_cells, dtype=seen.scores.dtype, device=seen.scores.device)
+        return scores.index_copy_(0, plan.on_device.frames, seen.scores.detach())
