@@ -53,10 +53,8 @@ class DecodeState:
     cache: KVCache
     positions: torch.Tensor
     """[B] position id of the next token."""
-    slots: torch.Tensor
-    """[B] place of the next token in its row."""
     subsegments: torch.Tensor
-    """[B, max_length] branch of every slot; new tokens continue the branch of the row's last token."""
+    """[B, cache.max_length] branch of every slot; new tokens continue the branch of the row's last token."""
 
 
 @dataclass
@@ -83,9 +81,7 @@ class ModelBase(nn.Module):
     config: ModelConfig
 
     @abstractmethod
-    def forward(
-        self, batch: Batch, *, compute_loss: bool = False, logits: LogitRows = "loss", pad_to: int | None = None
-    ) -> ModelOutput:
+    def forward(self, batch: Batch, *, compute_loss: bool = False, logits: LogitRows = "loss", pad_to: int | None = None) -> ModelOutput:
         """Logits of the positions named by `logits`, or (with `compute_loss`) the loss of all positions that carry one.
 
         `pad_to`: length of the sequences that enter the language model, for static shapes; default the longest row's.

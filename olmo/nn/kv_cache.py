@@ -12,22 +12,28 @@ class KVCache:
 
     def __init__(self, n_layers: int, max_length: int):
         self.max_length = max_length
-        self.keys: list[torch.Tensor | None] = [None] * n_layers
-        self.values: list[torch.Tensor | None] = [None] * n_layers
         self.slots: torch.Tensor | None = None
         """[B] slot of the row's new token; None while the prompt is read."""
+        self.layers = [LayerCache(self) for _ in range(n_layers)]
 
-    def update(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+
+class LayerCache:
+    """The part of one layer: keys and values [B, KV, max_length, hd]."""
+
+    def __init__(self, cache: KVCache):
+        self.cache = cache
+        self.keys: torch.Tensor | None = None
+        self.values: torch.Tensor | None = None
+
+    def update(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Store k, v [B, KV, S, hd] and return what the new tokens attend over."""
-        if self.slots is None:
-            self.keys[layer] = _allocate(k, self.max_length)
-            self.values[layer] = _allocate(v, self.max_length)
+        if self.cache.slots is None:
+            self.keys, self.values = (_allocate(t, self.cache.max_length) for t in (k, v))
             return k, v
         rows = torch.arange(k.shape[0], device=k.device)
-        keys, values = self.keys[layer], self.values[layer]
-        keys[rows, :, self.slots] = k[:, :, 0]
-        values[rows, :, self.slots] = v[:, :, 0]
-        return keys, values
+        self.keys[rows, :, self.cache.slots] = k[:, :, 0]
+        self.values[rows, :, self.cache.slots] = v[:, :, 0]
+        return self.keys, self.values
 
 
 def _allocate(t: torch.Tensor, length: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from olmo.nn.attention_mask import masked_attention
-from olmo.nn.kv_cache import KVCache
+from olmo.nn.kv_cache import KVCache, LayerCache
 from olmo.nn.llm_config import AttentionLayerNormType, LlmConfig
 from olmo.nn.losses import LossTerms, linear_cross_entropy
 from olmo.nn.norms import build_norm
@@ -75,17 +75,16 @@ class SequentialBlock(nn.Module):
         rope: RopeTables,
         mask: torch.Tensor | BlockMask | None,
         response_mask: torch.Tensor | None = None,
-        cache: KVCache | None = None,
-        layer: int = 0,
+        cache: LayerCache | None = None,
     ) -> torch.Tensor:
         # x: [B, S, d]
         if self.config.norm_after:
-            x = x + self.dropout(self.attn_norm(self.attention(x, rope, mask, cache, layer)), response_mask)
+            x = x + self.dropout(self.attn_norm(self.attention(x, rope, mask, cache)), response_mask)
             return x + self.dropout(self.ff_norm(self.mlp(x)), response_mask)
-        x = x + self.dropout(self.attention(self.attn_norm(x), rope, mask, cache, layer), response_mask)
+        x = x + self.dropout(self.attention(self.attn_norm(x), rope, mask, cache), response_mask)
         return x + self.dropout(self.mlp(self.ff_norm(x)), response_mask)
 
-    def attention(self, x, rope: RopeTables, mask, cache: KVCache | None, layer: int) -> torch.Tensor:
+    def attention(self, x: torch.Tensor, rope: RopeTables, mask: torch.Tensor | BlockMask | None, cache: LayerCache | None) -> torch.Tensor:
         c = self.config
         fused = self.att_proj(x)
         if c.clip_qkv is not None:
@@ -101,7 +100,7 @@ class SequentialBlock(nn.Module):
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [B, heads, S, hd]
         q, k = (apply_rope(t, rope, c.rope_full_precision) for t in (q, k))
         if cache is not None:
-            k, v = cache.update(layer, k, v)
+            k, v = cache.update(k, v)
         out = masked_attention(q, k, v, mask, dropout=c.attention_dropout if self.training else 0.0)
         return self.attn_out(out.transpose(1, 2).flatten(2))
 
@@ -117,12 +116,13 @@ class _Projection(nn.Module):
         """(matrix [V, d], bias [V] or None) of the logits."""
         raise NotImplementedError
 
-    def project(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden [n, d] -> fp32 logits [n, V]."""
-        return F.linear(hidden, *self.vocabulary()).float()
-
-    def loss(self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> LossTerms:
+    def project(
+        self, hidden: torch.Tensor, labels: torch.Tensor | None = None, weights: torch.Tensor | None = None
+    ) -> torch.Tensor | LossTerms:
+        """hidden [n, d] -> fp32 logits [n, V]; with labels and weights [n], their loss without all logits at once."""
         matrix, bias = self.vocabulary()
+        if labels is None:
+            return F.linear(hidden, matrix, bias).float()
         return linear_cross_entropy(hidden, matrix, labels, weights, bias)
 
 
@@ -172,6 +172,9 @@ class OutputHead(_Projection):
             return self.weight, self.bias
         bias = None if self.bias is None else F.pad(self.bias, (0, self.new_weight.shape[0]))
         return torch.cat([self.weight, self.new_weight]), bias
+
+    def forward(self, hidden, labels=None, weights=None):
+        return self.project(hidden, labels, weights)
 
 
 class Transformer(nn.Module):
@@ -233,20 +236,19 @@ class Transformer(nn.Module):
             settings = self.config.rope_settings(layer)
             if settings not in tables:
                 tables[settings] = rope_tables(settings, position_ids)
-            x = block(x, tables[settings], mask, response_mask, cache, layer)
+            x = block(x, tables[settings], mask, response_mask, None if cache is None else cache.layers[layer])
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Rows of the last block's output [n, d] -> fp32 logits [n, V]."""
-        return self.head.project(self._final(hidden))
+        return self._head(self._final(hidden))
 
     def loss(self, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> LossTerms:
         """Rows [n, d], labels [n] and weights [n] -> weighted sums, without ever holding all logits."""
-        return self.head.loss(self._final(hidden), labels, weights)
+        return self._head(self._final(hidden), labels, weights)
 
-    @property
-    def head(self) -> _Projection:
-        return self.wte if self.config.weight_tying else self.ff_out
+    def _head(self, *args):
+        return self.wte.project(*args) if self.config.weight_tying else self.ff_out(*args)
 
     def _final(self, hidden: torch.Tensor) -> torch.Tensor:
         hidden = self.ln_f(hidden)

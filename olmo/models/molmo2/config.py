@@ -1,0 +1,95 @@
+"""The `model` block of Molmo2."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+
+from olmo.exceptions import OLMoConfigurationError
+from olmo.models.model import ModelBase, ModelConfig
+from olmo.models.molmo2.preprocessor import Molmo2PreprocessorConfig
+from olmo.nn.attention_mask import BiDirectionalAttn
+from olmo.nn.llm_config import LlmConfig
+from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
+from olmo.preprocessing.formatter import DataFormatterConfig
+from olmo.tokenizer import SPECIAL_TOKENS
+
+
+@dataclass
+class Molmo2Config(ModelConfig):
+    """SigLIP2 and attention pooling in front of a Qwen3 or OLMo3 decoder."""
+
+    _model_name: ClassVar[str] = "video_olmo"
+    _vision_class: ClassVar[type] = MolmoVisionBackboneConfig
+    _preprocessor_class: ClassVar[type] = Molmo2PreprocessorConfig
+
+    model_name: str = "video_olmo"
+    """Selects this class."""
+    llm: LlmConfig = field(default_factory=LlmConfig)
+    """The language model."""
+    vision_backbone: MolmoVisionBackboneConfig | None = field(default_factory=MolmoVisionBackboneConfig)
+    """ViT and connector; null = text only."""
+    data_formatter: DataFormatterConfig = field(default_factory=DataFormatterConfig)
+    """How examples become text."""
+    mm_preprocessor: Molmo2PreprocessorConfig = field(default_factory=Molmo2PreprocessorConfig)
+    """How images and videos become tokens."""
+    bi_directional_attn: BiDirectionalAttn | None = None
+    """image_tokens: all image tokens of an example see each other; within_image: they see those of earlier images and their own."""
+    cp_enabled: bool = False
+    """Of published files; context parallelism is not part of this package, so only false."""
+    apply_cp_to_vision_backbone: bool = False
+    """See cp_enabled."""
+
+    @classmethod
+    def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        raw = {k: v for k, v in raw.items() if k != "shared_low_high_embedding"}
+        if raw.pop("debug", None):
+            raise OLMoConfigurationError("model.debug of an older config must be false")
+        if "llm" not in raw:
+            raise OLMoConfigurationError("the model block has no 'llm'; files of the first Molmo, with one flat block, cannot be read")
+        blocks = {"llm": LlmConfig, "vision_backbone": cls._vision_class, "mm_preprocessor": cls._preprocessor_class}
+        migrated = {k: c.update_legacy_settings(dict(raw[k])) for k, c in blocks.items() if isinstance(raw.get(k), dict)}
+        return raw | migrated
+
+    def special_token_ids(self) -> dict[str, int]:
+        """Name of every special token -> id; they follow the padded vocabulary in a fixed order."""
+        return {name: self.llm.first_special_token + i for i, name in enumerate(SPECIAL_TOKENS)}
+
+    def validate(self) -> None:
+        """Refuse combinations that cannot work, naming the fields."""
+        self.llm.validate()
+        if self.cp_enabled or self.apply_cp_to_vision_backbone:
+            raise OLMoConfigurationError(
+                "model.cp_enabled and model.apply_cp_to_vision_backbone must be false: there is no context parallelism"
+            )
+        first, rows = self.llm.first_special_token, self.llm.embedding_rows
+        if self.llm.additional_vocab_size is not None and first != rows:
+            raise OLMoConfigurationError(
+                f"special tokens start at {first} but the embedding has {rows} rows: llm.vocab_size must equal llm.embedding_size, "
+                "or set llm.fix_pad_tokenizer"
+            )
+        available = rows + (self.llm.additional_vocab_size or 0)
+        if first + len(SPECIAL_TOKENS) > available:
+            raise OLMoConfigurationError(
+                f"llm.additional_vocab_size must be at least {len(SPECIAL_TOKENS)} to hold the special tokens, not {available - first}"
+            )
+        if self.bi_directional_attn == BiDirectionalAttn.within_image:
+            if not self.mm_preprocessor.image.use_single_crop_start_token:
+                raise OLMoConfigurationError(
+                    "bi_directional_attn 'within_image' needs mm_preprocessor.image.use_single_crop_start_token, which marks where an image starts"
+                )
+            if not self.mm_preprocessor.video.use_frame_special_tokens:
+                raise OLMoConfigurationError(
+                    "bi_directional_attn 'within_image' needs mm_preprocessor.video.use_frame_special_tokens, which mark where a frame starts"
+                )
+
+    def build_model(self, device: torch.device | str = "meta", special_token_ids: dict[str, int] | None = None) -> ModelBase:
+        """The model with uninitialised parameters on `device`; `special_token_ids` replaces those of the config."""
+        self.validate()
+        with torch.device(device):
+            return self._model_class()(self, special_token_ids)
+
+    def _model_class(self) -> type[ModelBase]:
+        from olmo.models.molmo2.model import Molmo2Model
+
+        return Molmo2Model

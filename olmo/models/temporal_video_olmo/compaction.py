@@ -1,0 +1,82 @@
+"""Compaction: the language model's sequence without the visual tokens that were pruned.
+
+One index per kept token is computed from the keep mask, and every per-token tensor is gathered with it, so order,
+branches and loss weights stay what they were. All lengths are host integers (`VisionOutput.kept_per_row`): nothing here
+waits for the device.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from olmo.batch import PAD_ID, Batch
+from olmo.exceptions import OLMoDataError
+from olmo.nn.attention_mask import EXAMPLE_STRIDE
+
+
+def compact(
+    batch: Batch,
+    keep_rows: torch.Tensor,
+    kept_per_row: tuple[int, ...],
+    image_patch_id: int,
+    length: int | None = None,
+    renumber: bool = False,
+) -> Batch:
+    """Drop the `<im_patch>` tokens whose row of `token_pooling` is not kept (`keep_rows` bool [B, P]).
+
+    Rows are right-padded to `length`, or to the longest one. Position ids keep their values (time stays what it was)
+    unless `renumber` closes the gaps.
+    """
+    layout = tuple(
+        replace(row, num_tokens=row.num_tokens - row.num_pooled + kept, num_pooled=kept)
+        for row, kept in zip(batch.layout, kept_per_row, strict=True)
+    )
+    longest = max(row.num_tokens for row in layout)
+    length = longest if length is None else length
+    if longest > length:
+        raise OLMoDataError(f"a row has {longest} tokens after pruning, which does not fit into sequences of {length}")
+    keep = kept_tokens(batch, keep_rows, image_patch_id)
+    if renumber:
+        batch = replace(batch, position_ids=closed_positions(batch, keep))
+    source, filled = _sources(keep, length)
+
+    def gather(t: torch.Tensor) -> torch.Tensor:
+        return t.gather(1, source).masked_fill(~filled, PAD_ID)
+
+    names = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids")
+    return replace(batch, layout=layout, **{n: gather(t) for n in names if (t := getattr(batch, n)) is not None})
+
+
+def kept_tokens(batch: Batch, keep_rows: torch.Tensor, image_patch_id: int) -> torch.Tensor:
+    """Bool [B, S]: the tokens that stay (padding does not)."""
+    # the j-th <im_patch> token of a row belongs to the row's j-th pooled group that holds a patch
+    pooled = (batch.token_pooling >= 0).any(-1)  # [B, P]
+    ordinal = torch.where(pooled, pooled.cumsum(1) - 1, pooled.shape[1])  # empty groups go to a spare column
+    keep_nth = torch.zeros(pooled.shape[0], pooled.shape[1] + 1, dtype=torch.bool, device=pooled.device)
+    keep_nth = keep_nth.scatter(1, ordinal, keep_rows)
+    is_patch = batch.input_ids == image_patch_id  # [B, S]
+    nth = (is_patch.cumsum(1) - 1).clamp(0, pooled.shape[1])
+    return torch.where(is_patch, keep_nth.gather(1, nth), batch.input_ids != PAD_ID)
+
+
+def _sources(keep: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(place [B, length] that every new token comes from, bool [B, length]: is there one)."""
+    target = torch.where(keep, keep.cumsum(1) - 1, length)  # dropped tokens go to a spare column
+    places = torch.arange(keep.shape[1], device=keep.device).expand_as(target)
+    source = places.new_zeros(keep.shape[0], length + 1).scatter(1, target, places)[:, :length]
+    filled = torch.arange(length, device=keep.device) < keep.sum(1, keepdim=True)
+    return source, filled
+
+
+def closed_positions(batch: Batch, keep: torch.Tensor) -> torch.Tensor:
+    """Position ids [B, S] minus the number of dropped tokens that precede in the same packed example.
+
+    Visual tokens stand in the prefix that all branches share, so every branch moves by the same amount.
+    """
+    dropped = (batch.input_ids != PAD_ID) & ~keep
+    before = dropped.cumsum(1) - dropped.long()
+    if batch.subsegment_ids is not None:
+        example = torch.div(batch.subsegment_ids, EXAMPLE_STRIDE, rounding_mode="floor")
+        starts = torch.nn.functional.pad(example[:, 1:] != example[:, :-1], (1, 0), value=True)
+        before = before - torch.where(starts, before, 0).cummax(1).values
+    return batch.position_ids - before

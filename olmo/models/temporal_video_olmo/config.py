@@ -1,0 +1,63 @@
+"""The `model` block of Molmo2 with unified spatio-temporal token scoring."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from olmo.exceptions import OLMoConfigurationError
+from olmo.models.model import ModelBase
+from olmo.models.molmo2.config import Molmo2Config
+from olmo.models.temporal_video_olmo.preprocessor import TemporalMolmo2PreprocessorConfig
+from olmo.nn.temporal_vision_backbone import TemporalVisionBackboneConfig
+
+
+@dataclass
+class TemporalVideoOlmoConfig(Molmo2Config):
+    """Molmo2 whose vision backbone drops cells of videos."""
+
+    _model_name: ClassVar[str] = "temporal_video_olmo"
+    _vision_class: ClassVar[type] = TemporalVisionBackboneConfig
+    _preprocessor_class: ClassVar[type] = TemporalMolmo2PreprocessorConfig
+
+    model_name: str = "temporal_video_olmo"
+    """Selects this class."""
+    vision_backbone: TemporalVisionBackboneConfig | None = field(default_factory=TemporalVisionBackboneConfig)
+    """ViT with pruning, and connector."""
+    mm_preprocessor: TemporalMolmo2PreprocessorConfig = field(default_factory=TemporalMolmo2PreprocessorConfig)
+    """How images and videos become tokens, and how many of them pruning will remove."""
+    compact_positions: bool = False
+    """Renumber position ids after pruning instead of keeping the gaps (keeps very long videos inside the trained range)."""
+
+    @classmethod
+    def from_molmo2(cls, config: Molmo2Config) -> "TemporalVideoOlmoConfig":
+        """The config of a plain Molmo2 model with the pruning settings at their defaults."""
+        if isinstance(config, cls):
+            return config
+        raw: dict[str, Any] = config.asdict() | {"model_name": cls._model_name}
+        return cls.from_dict(raw)
+
+    def resolved_topk(self) -> float:
+        """The fraction of a video's cells that is removed, which the ViT and the preprocessor must agree on."""
+        if self.vision_backbone is None:
+            raise OLMoConfigurationError("temporal_video_olmo needs a vision_backbone; use model_name video_olmo for text only")
+        given, used = self.mm_preprocessor.video.topk, self.vision_backbone.vit.topk
+        if given is not None and given != used:
+            raise OLMoConfigurationError(
+                f"mm_preprocessor.video.topk is {given} but vision_backbone.vit.topk is {used}; give the same value to both, or only to the second"
+            )
+        return used
+
+    def validate(self) -> None:
+        super().validate()
+        self.resolved_topk()
+        vit, video = self.vision_backbone.vit, self.mm_preprocessor.video
+        for name in ("pooling_h", "pooling_w"):
+            if vit.prune and getattr(vit, name) != getattr(video, name):
+                raise OLMoConfigurationError(
+                    f"vision_backbone.vit.{name} is {getattr(vit, name)} but mm_preprocessor.video.{name} is {getattr(video, name)}; "
+                    "both describe the cells of a video and must be equal"
+                )
+
+    def _model_class(self) -> type[ModelBase]:
+        from olmo.models.temporal_video_olmo.model import TemporalVideoOlmoModel
+
+        return TemporalVideoOlmoModel

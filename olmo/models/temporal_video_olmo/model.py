@@ -1,0 +1,20 @@
+"""Molmo2 with unified spatio-temporal token scoring: the vision backbone drops cells, the language model follows."""
+
+from olmo.batch import Batch
+from olmo.models.molmo2.model import Molmo2Model
+from olmo.models.temporal_video_olmo.compaction import compact
+from olmo.models.temporal_video_olmo.config import TemporalVideoOlmoConfig
+from olmo.nn.vision_backbone import VisionOutput
+
+
+class TemporalVideoOlmoModel(Molmo2Model):
+    """The keep mask of the vision backbone is all that distinguishes it from Molmo2."""
+
+    config: TemporalVideoOlmoConfig
+
+    def shorten(self, batch: Batch, vision: VisionOutput | None, pad_to: int | None) -> Batch:
+        """Remove the tokens of dropped cells; with nothing dropped the batch passes as it is."""
+        if vision is None or vision.keep_rows is None:
+            return super().shorten(batch, vision, pad_to)
+        renumber = self.config.compact_positions
+        return compact(batch, vision.keep_rows, vision.kept_per_row, self.image_patch_id, pad_to, renumber)
