@@ -74,14 +74,12 @@ class Molmo2Config(ModelConfig):
                 f"llm.additional_vocab_size must be at least {len(SPECIAL_TOKENS)} to hold the special tokens, not {available - first}"
             )
         if self.bi_directional_attn == BiDirectionalAttn.within_image:
-            if not self.mm_preprocessor.image.use_single_crop_start_token:
-                raise OLMoConfigurationError(
-                    "bi_directional_attn 'within_image' needs mm_preprocessor.image.use_single_crop_start_token, which marks where an image starts"
-                )
-            if not self.mm_preprocessor.video.use_frame_special_tokens:
-                raise OLMoConfigurationError(
-                    "bi_directional_attn 'within_image' needs mm_preprocessor.video.use_frame_special_tokens, which mark where a frame starts"
-                )
+            for block, switch in (("image", "use_single_crop_start_token"), ("video", "use_frame_special_tokens")):
+                if not getattr(getattr(self.mm_preprocessor, block), switch):
+                    raise OLMoConfigurationError(
+                        f"bi_directional_attn 'within_image' needs mm_preprocessor.{block}.{switch}: true, "
+                        "because it tells images apart by their start tokens"
+                    )
 
     def build_model(self, device: torch.device | str = "meta", special_token_ids: dict[str, int] | None = None) -> ModelBase:
         """The model with uninitialised parameters on `device`; `special_token_ids` replaces those of the config."""

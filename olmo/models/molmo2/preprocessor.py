@@ -62,14 +62,7 @@ class Molmo2PreprocessorConfig(TextPreprocessorConfig):
 
 def build_llm_tokenizer(llm: Any, *, fallback_tiny: bool = False) -> Tokenizer:
     """The tokenizer of a language model config, special tokens right behind its embedding."""
-    rows = llm.embedding_size or llm.vocab_size
-    pad_to = rows if llm.fix_pad_tokenizer else llm.vocab_size
-    if pad_to != rows:
-        raise OLMoConfigurationError(
-            f"llm.vocab_size {llm.vocab_size} and llm.embedding_size {llm.embedding_size} differ, "
-            "so special tokens would share rows with words; set llm.fix_pad_tokenizer=true"
-        )
-    return build_tokenizer(llm.tokenizer, pad_to, fallback_tiny=fallback_tiny)
+    return build_tokenizer(llm.tokenizer, llm.first_special_token, fallback_tiny=fallback_tiny)
 
 
 def pixel_config(vision_backbone: Any) -> PixelConfig:
@@ -80,7 +73,14 @@ def pixel_config(vision_backbone: Any) -> PixelConfig:
             "vision_backbone.image_padding_embed needs padding masks, which resize modes that fill the crop do not make"
         )
     height, width = vit.image_default_input_size
-    return PixelConfig((height, width), vit.image_patch_size, vit.resize_mode, vit.normalize, vision_backbone.normalize_on_gpu)
+    return PixelConfig(
+        (int(height), int(width)),
+        vit.image_patch_size,
+        str(vit.resize_mode),
+        str(vit.normalize),
+        vision_backbone.normalize_on_gpu,
+        vit.pad_value,
+    )
 
 
 def build_preprocessor(

@@ -42,7 +42,8 @@ class TemporalVideoOlmoConfig(Molmo2Config):
         given, used = self.mm_preprocessor.video.topk, self.vision_backbone.vit.topk
         if given is not None and given != used:
             raise OLMoConfigurationError(
-                f"mm_preprocessor.video.topk is {given} but vision_backbone.vit.topk is {used}; give the same value to both, or only to the second"
+                f"mm_preprocessor.video.topk is {given} but vision_backbone.vit.topk is {used}; "
+                "give the same value to both, or only to the second"
             )
         return used
 
