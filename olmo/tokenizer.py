@@ -6,8 +6,10 @@ The visual special tokens are not added to the tokenizer file: they are handled 
 """
 
 import json
+import os
 import re
 import sys
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -145,11 +147,11 @@ class Tokenizer:
 def build_tokenizer(cfg: TokenizerConfig, pad_to: int | None = None, *, fallback_tiny: bool = False) -> Tokenizer:
     """Load the tokenizer of `cfg`, its special tokens starting at `pad_to` (the language model's embedding size).
 
-    With `fallback_tiny` a tokenizer that cannot be had here is replaced by the tiny one padded to the same size, and
-    `Tokenizer.fallback_for` names what is missing (dry runs use it; training and evaluation never do).
+    With `fallback_tiny` a tokenizer that is not on this machine is replaced by the tiny one padded to the same size (the
+    network is not asked), and `Tokenizer.fallback_for` names what is missing. Dry runs use it; training and evaluation never do.
     """
     try:
-        return _load(cfg.identifier, cfg.tokenizer_dir, pad_to)
+        return _load(cfg.identifier, cfg.tokenizer_dir, pad_to, not fallback_tiny)
     except OLMoEnvironmentError:
         if not fallback_tiny:
             raise
@@ -170,7 +172,7 @@ def tiny_tokenizer_dir() -> Path:
 
 
 @lru_cache(maxsize=8)
-def _load(identifier: str, tokenizer_dir: str | None, pad_to: int | None) -> Tokenizer:
+def _load(identifier: str, tokenizer_dir: str | None, pad_to: int | None, may_download: bool = True) -> Tokenizer:
     for place in (tokenizer_dir, identifier):
         if place and (Path(place) / "tokenizer.json").is_file():
             return _from_folder(Path(place), pad_to)
@@ -178,12 +180,14 @@ def _load(identifier: str, tokenizer_dir: str | None, pad_to: int | None) -> Tok
         return _from_folder(tiny_tokenizer_dir(), pad_to)
     if Path(identifier).is_absolute() or identifier.startswith("."):
         raise OLMoEnvironmentError(f"the tokenizer folder {identifier} has no tokenizer.json")
-    return _from_hub(identifier, tokenizer_dir, pad_to)
+    return _from_hub(identifier, tokenizer_dir, pad_to, may_download)
 
 
 def _from_folder(folder: Path, pad_to: int | None) -> Tokenizer:
     try:
         from tokenizers import Tokenizer as Core
+
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it encodes short strings, in processes that fork
     except ImportError:
         raise OLMoEnvironmentError("reading a tokenizer needs the package 'tokenizers': pip install tokenizers") from None
     core = Core.from_file(str(folder / "tokenizer.json"))
@@ -201,18 +205,33 @@ def _from_folder(folder: Path, pad_to: int | None) -> Tokenizer:
     return Tokenizer(core, token_id("bos_token"), eos, pad_to)
 
 
-def _from_hub(identifier: str, cache_dir: str | None, pad_to: int | None) -> Tokenizer:
+def _from_hub(identifier: str, cache_dir: str | None, pad_to: int | None, may_download: bool) -> Tokenizer:
+    """From the hub's cache on this machine, else by download."""
+    unavailable = f"the tokenizer '{identifier}' is neither a folder nor in the Hugging Face cache of this machine"
     try:
-        from transformers import AutoTokenizer
+        from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
     except ImportError:
         raise OLMoEnvironmentError(f"the tokenizer '{identifier}' needs the package 'transformers': pip install transformers") from None
+    try:
+        cached = try_to_load_from_cache(identifier, "tokenizer.json", cache_dir=cache_dir)
+    except HFValidationError:
+        raise OLMoEnvironmentError(f"the tokenizer '{identifier}' is neither a folder with tokenizer.json nor a hub name") from None
+    if isinstance(cached, str):
+        return _from_folder(Path(cached).parent, pad_to)
+    if not may_download or constants.HF_HUB_OFFLINE:
+        raise OLMoEnvironmentError(unavailable)
+    try:  # the hub client would retry for most of a minute
+        urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
+    except OSError as err:
+        raise OLMoEnvironmentError(f"{unavailable}, and {constants.ENDPOINT} cannot be reached ({getattr(err, 'reason', err)})") from None
+    from transformers import AutoTokenizer
+
     try:
         hub = AutoTokenizer.from_pretrained(identifier, cache_dir=cache_dir)
     except Exception as err:  # the hub raises anything from OSError to its own HTTP errors
         reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise OLMoEnvironmentError(
-            f"the tokenizer '{identifier}' is neither a folder here nor available from the Hugging Face hub ({reason[:160]})"
-        ) from None
+        raise OLMoEnvironmentError(f"{unavailable}, and cannot be downloaded: {reason[:160]}") from None
     if not hub.is_fast:
         raise OLMoConfigurationError(f"the tokenizer '{identifier}' has no tokenizer.json (a 'fast' tokenizer is needed)")
     if hub.eos_token_id is None:

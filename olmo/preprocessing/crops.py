@@ -10,7 +10,7 @@ from olmo.batch import MultimodalType, VisualSegment
 from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.example import VisionTokens
-from olmo.preprocessing.images import PixelConfig, resize_frame
+from olmo.preprocessing.images import PixelConfig
 from olmo.preprocessing.pooling import pooling_index
 from olmo.tokenizer import Tokenizer
 
@@ -94,7 +94,7 @@ def overlapping_tiles(image: np.ndarray, pixels: PixelConfig, margins: Sequence[
     height, width = image.shape[:2]
     th, tw = select_tiling(max(height - overlap, 1), max(width - overlap, 1), step[0] * pixels.patch, max_crops)
     canvas_grid = (th * step[0] + left + right, tw * step[1] + left + right)
-    canvas = resize_frame(image, (canvas_grid[0] * pixels.patch, canvas_grid[1] * pixels.patch), pixels.resize)
+    canvas = pixels.resize_frame(image, (canvas_grid[0] * pixels.patch, canvas_grid[1] * pixels.patch))
     ids = np.full(canvas_grid, -1, dtype=np.int64)
     own = np.arange(rows * columns).reshape(rows, columns)
     crops = []
@@ -158,7 +158,7 @@ class ImagePreprocessor:
     def _image(self, image: np.ndarray, max_crops: int, pool: tuple[int, int]) -> _Image:
         cfg, tok = self.config, self.tokenizer
         single_columns = cfg.use_col_tokens if cfg.use_single_crop_col_tokens is None else cfg.use_single_crop_col_tokens
-        overview = resize_frame(image, self.pixels.size, self.pixels.resize)[None]
+        overview = self.pixels.resize_frame(image)[None]
         low = pooling_index(np.arange(self.pixels.num_patches).reshape(self.pixels.grid), *pool)
         if cfg.crop_mode == "resize":
             return _Image(self._grid_tokens(low.shape[:2], tok.image_start_id, single_columns), overview, low.reshape(-1, low.shape[-1]))

@@ -165,7 +165,7 @@ class DataFormatter:
             texts = [self._prefixed(turn.prompt, message.get("style"), turn.response, rng, **mode)]
             texts += [] if for_inference else [turn.response]
         if number is not None and self.config.format_message_list == "numbered_qa":
-            texts = [f"{'QA'[i % 2]}{number}: {t}" for i, t in enumerate(texts)]
+            texts = [f"A{number}: {t}" if i % 2 else f" Q{number}: {t}" for i, t in enumerate(texts)]
         return self._as_turns(texts), metadata
 
     def _as_turns(self, texts: Sequence[str]) -> list[str]:

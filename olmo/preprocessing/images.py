@@ -30,24 +30,40 @@ _MEAN_STD = {
 }
 
 
+_KEEP_ASPECT = ("default", "torch-bilinear")
+"""Modes that shrink or enlarge an image in its own proportions and pad the rest."""
+RESIZE_MODES = (*_RESIZE, *_KEEP_ASPECT)
+
+
 @cache
 def _say_which() -> None:
     log.info("frames are resized by torch.nn.functional.interpolate")
 
 
-def resize_frames(frames: np.ndarray, size: tuple[int, int], mode: str = "siglip") -> np.ndarray:
-    """Squash uint8 frames [T, H, W, 3] to `size` = (height, width), uint8 again. Frames of that size already are returned as they are."""
-    if frames.shape[1:3] == tuple(size):
+def resize_frames(frames: np.ndarray, size: tuple[int, int], mode: str = "siglip", pad_value: float = 0) -> np.ndarray:
+    """Bring uint8 frames [T, H, W, 3] to `size` = (height, width), uint8 again; frames of that size are returned as they are.
+
+    siglip, dino and metaclip squash; default keeps the proportions and pads with `pad_value` (0..1) on both sides.
+    """
+    size = tuple(size)
+    if frames.shape[1:3] == size:
         return frames
     _say_which()
     x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    x = F.interpolate(x, size=tuple(size), **_RESIZE[mode])
+    if mode in _KEEP_ASPECT:
+        scale = min(np.float32(target) / np.float32(side) for target, side in zip(size, frames.shape[1:3], strict=True))
+        inner = [max(1, int(np.float32(side) * scale)) for side in frames.shape[1:3]]
+        top, left = ((target - side) // 2 for target, side in zip(size, inner, strict=True))
+        x = F.interpolate(x, size=inner, mode="bilinear", antialias=True, align_corners=False)
+        x = F.pad(x, (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top), value=255 * pad_value)
+    else:
+        x = F.interpolate(x, size=size, **_RESIZE[mode])
     return x.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def resize_frame(frame: np.ndarray, size: tuple[int, int], mode: str = "siglip") -> np.ndarray:
+def resize_frame(frame: np.ndarray, size: tuple[int, int], mode: str = "siglip", pad_value: float = 0) -> np.ndarray:
     """`resize_frames` for one frame [H, W, 3]; a reader calls it right after decoding, so that full frames are never kept."""
-    return resize_frames(frame[None], size, mode)[0]
+    return resize_frames(frame[None], size, mode, pad_value)[0]
 
 
 def patchify(crops: np.ndarray, patch: int) -> np.ndarray:
@@ -92,15 +108,17 @@ class PixelConfig:
     patch: int = 14
     """Side of a patch in pixels."""
     resize: str = "siglip"
-    """siglip, dino or metaclip (all squash to `size`)."""
+    """siglip, dino, metaclip (squash to `size`) or default (keep proportions, pad)."""
     normalize: str = "siglip"
     """siglip, openai or dino."""
     uint8: bool = True
     """Hand over uint8 patches that the model normalises on its device; false = float32, normalised here."""
+    pad_value: float = 0
+    """Grey level of padding, 0..1."""
 
     def __post_init__(self):
-        if self.resize not in _RESIZE:
-            raise OLMoConfigurationError(f"vit.resize_mode '{self.resize}' is not supported; choose one of {', '.join(_RESIZE)}")
+        if self.resize not in RESIZE_MODES:
+            raise OLMoConfigurationError(f"vit.resize_mode '{self.resize}' is not supported; choose one of {', '.join(RESIZE_MODES)}")
         if self.normalize not in _MEAN_STD:
             raise OLMoConfigurationError(f"vit.normalize '{self.normalize}' is not supported; choose one of {', '.join(_MEAN_STD)}")
         if self.uint8 and self.normalize != "siglip":
@@ -119,9 +137,13 @@ class PixelConfig:
     def num_patches(self) -> int:
         return self.grid[0] * self.grid[1]
 
-    def resize_frame(self, frame: np.ndarray) -> np.ndarray:
-        """One frame [H, W, 3] at the ViT's input size."""
-        return resize_frame(frame, self.size, self.resize)
+    def resize_frame(self, frame: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """One frame [H, W, 3] at the ViT's input size (or at another one)."""
+        return resize_frame(frame, size or self.size, self.resize, self.pad_value)
+
+    def resize_frames(self, frames: np.ndarray) -> np.ndarray:
+        """Frames [T, H, W, 3] at the ViT's input size."""
+        return resize_frames(frames, self.size, self.resize, self.pad_value)
 
     def to_patches(self, crops: np.ndarray) -> np.ndarray:
         """uint8 crops [T, *size, 3] -> patches [T, N, patch * patch * 3] in the dtype that the model takes."""

@@ -124,6 +124,8 @@ class ExamplePreprocessor:
             messages = [messages[i] for i in order]
             if isinstance(weight, (list, tuple)):
                 weight = [weight[i] for i in order]
+        if len(messages) == 1 and isinstance(weight, (list, tuple)):
+            weight = weight[:1]
         vision = self._vision(example, messages, rng)
         dropped = 0 if vision is None else dropped_cells(vision.segments, self.topk, self.prune_from_frame)
         limit = None if self.seq_len is None else self.seq_len + dropped

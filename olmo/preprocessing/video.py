@@ -11,7 +11,7 @@ from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.example import VisionTokens
 from olmo.preprocessing.frame_sampling import DEFAULT_CANDIDATE_FPS, FrameSampler, TimeSampler
-from olmo.preprocessing.images import PixelConfig, resize_frames
+from olmo.preprocessing.images import PixelConfig
 from olmo.preprocessing.pooling import pooling_index
 from olmo.tokenizer import Tokenizer
 
@@ -191,7 +191,7 @@ class VideoPreprocessor:
         subtitle = self.subtitle_tokens(video.subtitle, video.timestamps)
         if max_subtitle_tokens is not None:
             subtitle = subtitle[: max(0, max_subtitle_tokens)]
-        crops = resize_frames(video.frames, self.pixels.size, self.pixels.resize)
+        crops = self.pixels.resize_frames(video.frames)
         offsets = np.arange(len(video), dtype=np.int64)[:, None, None] * self.pixels.num_patches
         pooling = np.where(self.frame_pooling >= 0, self.frame_pooling + offsets, -1)  # [T, cells, G]
         return VisionTokens(
