@@ -139,7 +139,7 @@ def _vision_flops(model_config: Any, row: RowLayout, topk: float | None, prune_a
                 dropped = pruning_budget(segment.num_frames, segment.cells_per_frame, topk, getattr(vit, "prune_from_frame", 0))
         kept_share = 1.0 - dropped / cells if cells else 1.0
         count += _vit_flops(vision, segment.num_frames, kept_share, prune_at)
-        if dropped and getattr(vit, "prune_method", "scorer") == "scorer":
+        if dropped and str(getattr(vit, "prune_method", "scorer")) == "scorer":
             count += _scorer_flops(vit, segment.num_frames, segment.cells_per_frame)
         count += _connector_flops(vision, model_config.llm, cells - dropped, window)
         dropped_total += dropped
@@ -152,16 +152,19 @@ def _vit_flops(vision: Any, num_frames: int, kept_share: float, prune_at: int | 
     vit = vision.vit
     patches = _num_patches(vit)
     blocks = needed_blocks(vision)
-    prefix = 0 if vit.image_model_type == "siglip" else 1
+    prefix = 0 if vit.image_model_type == "siglip" else 1  # class token
     embed = patches * vit.image_patch_size**2 * 3 * vit.image_emb_dim
     dense = blocks
-    if kept_share < 1.0 and getattr(vit, "pruning_in_scorer", True):
+    method = str(getattr(vit, "prune_method", "scorer"))
+    # `evs` decides after the ViT, and without `pruning_in_scorer` the scorer only biases.
+    packs = method != "evs" and (method != "scorer" or getattr(vit, "pruning_in_scorer", True))
+    if kept_share < 1.0 and packs:
         prune_at = vit.prune_at if prune_at is None else prune_at
         # The scorer's bias needs one more dense block after the scored one; the other methods pack at once.
-        dense = min(blocks, prune_at + (2 if getattr(vit, "prune_method", "scorer") == "scorer" else 1))
+        dense = min(blocks, prune_at + (2 if method == "scorer" else 1))
     kept = patches * kept_share
     # A frame attends within itself; a packed row of the first-fit layout pays for all its patches.
-    attended = patches if getattr(vit, "packing", "varlen") == "first_fit" else kept
+    attended = patches if str(getattr(vit, "packing", "varlen")) == "first_fit" else kept
     macs = embed + dense * _vit_block_macs(vit, patches + prefix, patches + prefix)
     macs += (blocks - dense) * _vit_block_macs(vit, kept + prefix, attended + prefix)
     return FlopCount(vit=2.0 * num_frames * macs)
