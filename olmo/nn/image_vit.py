@@ -140,6 +140,12 @@ class VitConfig(BaseConfig):
         for name, known in (("image_mlp_activations", ACTIVATIONS), ("sdpa_backend", KERNELS), ("normalize", PIXEL_STATISTICS)):
             if getattr(self, name) not in known:
                 raise OLMoConfigurationError(f"vit.{name} = '{getattr(self, name)}' is unknown; known: {', '.join(known)}")
+        positions = self.image_num_pos - self.num_prefix_tokens
+        if positions != self.num_patches and math.isqrt(max(positions, 0)) ** 2 != positions:
+            raise OLMoConfigurationError(
+                f"vit.image_num_pos = {self.image_num_pos} gives {positions} patch positions, which is neither the grid "
+                f"{self.grid[0]} x {self.grid[1]} nor a square that could be interpolated to it"
+            )
         if self.attention_type not in ("sdpa", "direct"):
             raise OLMoConfigurationError(f"vit.attention_type = '{self.attention_type}' is unknown; known: sdpa, direct")
         if self.image_dropout_rate:
@@ -235,9 +241,7 @@ class VitBlock(nn.Module):
         for module in self.children():
             module.reset_parameters()
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, key_bias: Tensor | None = None, segments: Segments | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, key_bias: Tensor | None = None, segments: Segments | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), mask=mask, key_bias=key_bias, segments=segments)
         return x + self.feed_forward(self.ffn_norm(x))
 
@@ -255,9 +259,7 @@ class DinoBlock(VitBlock):
         nn.init.ones_(self.lambda1)
         nn.init.ones_(self.lambda2)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, key_bias: Tensor | None = None, segments: Segments | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, key_bias: Tensor | None = None, segments: Segments | None = None) -> Tensor:
         x = x + self.lambda1 * self.attention(self.attention_norm(x), mask=mask, key_bias=key_bias, segments=segments)
         return x + self.lambda2 * self.feed_forward(self.ffn_norm(x))
 
@@ -299,16 +301,13 @@ class ImageVit(nn.Module):
 
     def position_embedding(self) -> Tensor:
         """[tokens, D] for the configured grid; a square table of another size is interpolated."""
-        prefix, patches = self.positional_embedding.split([n := self.config.num_prefix_tokens, self.config.image_num_pos - n])
         rows, columns = self.config.grid
-        side = math.isqrt(len(patches))
-        if (side, side) == (rows, columns) or (side * side != len(patches) and len(patches) == rows * columns):
+        num_prefix = self.config.num_prefix_tokens
+        positions = self.config.image_num_pos - num_prefix
+        side = math.isqrt(positions)
+        if positions == rows * columns and (side * side != positions or side == rows):
             return self.positional_embedding
-        if side * side != len(patches):
-            raise OLMoConfigurationError(
-                f"vit.image_num_pos = {self.config.image_num_pos} gives {len(patches)} patch positions, which is neither the grid "
-                f"{rows} x {columns} nor a square that could be interpolated to it"
-            )
+        prefix, patches = self.positional_embedding.split([num_prefix, positions])
         table = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
         table = F.interpolate(table, size=(rows, columns), mode="bicubic", align_corners=False, antialias=True)
         return torch.cat([prefix, table[0].flatten(1).T.to(prefix.dtype)])

@@ -73,7 +73,7 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
             kept_per_row=kept_per_row,
             aux_loss=self.auxiliary_loss(seen, plan),
             scores=self.all_scores(seen, plan),
-            metrics=seen.metrics | {"kept_cells": sum(kept_per_row) / max(sum(row.num_pooled for row in layout), 1)},
+            metrics=seen.metrics | {"kept_fraction": sum(kept_per_row) / max(sum(row.num_pooled for row in layout), 1)},
         )
 
     def auxiliary_loss(self, seen: PrunedPatches, plan: PruningPlan) -> Tensor | None:

@@ -1,0 +1,217 @@
+"""The three ViT families against transformers' models with random weights, and the settings that must be refused.
+
+Seen to fail with: exact gelu for quick_gelu, the pre-norm left out, lambda1 and lambda2 swapped, position embedding
+interpolated without antialias (golden files), patches flattened channel-first.
+"""
+
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from olmo.exceptions import OLMoConfigurationError
+from olmo.nn.image_vit import PIXEL_STATISTICS, VitConfig, normalize_pixels
+
+SIDE, PATCH, DIM = 42, 14, 32
+
+
+def small(**fields) -> VitConfig:
+    base = dict(
+        image_model_type="siglip", image_default_input_size=[SIDE, SIDE], image_emb_dim=DIM, image_num_heads=2, image_num_key_value_heads=2,
+        image_head_dim=16, image_mlp_dim=64, image_num_layers=3, image_num_pos=9, image_norm_eps=1e-6, image_mlp_activations="gelu_pytorch_tanh",
+        normalize="siglip",
+    )  # fmt: skip
+    return VitConfig.from_dict(base | fields)
+
+
+def to_patches(pixels: torch.Tensor) -> torch.Tensor:
+    """[F, 3, H, W] to [F, N, patch * patch * 3], written with loops."""
+    frames = []
+    for picture in pixels:
+        rows = range(0, picture.shape[1], PATCH)
+        columns = range(0, picture.shape[2], PATCH)
+        frames.append(torch.stack([picture[:, r : r + PATCH, c : c + PATCH].permute(1, 2, 0).flatten() for r in rows for c in columns]))
+    return torch.stack(frames)
+
+
+RENAMES = [
+    (r"^vision_model\.", ""),
+    (r"embeddings\.patch_embedding(s\.projection)?\.", "patch_embedding."),
+    (r"embeddings\.position_embeddings?(\.weight)?$", "positional_embedding"),
+    (r"embeddings\.(class_embedding|cls_token)$", "class_embedding"),
+    (r"^pre_layrnorm\.", "pre_ln."),
+    (r"^encoder\.layers?\.", "transformer.resblocks."),
+    (r"\.(self_attn|attention(\.attention|\.output)?)\.", ".attention."),
+    (r"attention\.(q_proj|query)\.", "attention.wq."),
+    (r"attention\.(k_proj|key)\.", "attention.wk."),
+    (r"attention\.(v_proj|value)\.", "attention.wv."),
+    (r"attention\.(out_proj|o_proj|dense)\.", "attention.wo."),
+    (r"\.(layer_norm1|norm1)\.", ".attention_norm."),
+    (r"\.(layer_norm2|norm2)\.", ".ffn_norm."),
+    (r"\.mlp\.fc([12])\.", r".feed_forward.w\1."),
+    (r"\.layer_scale([12])\.lambda1$", r".lambda\1"),
+]
+
+
+def our_state_dict(theirs: torch.nn.Module) -> dict:
+    state = {}
+    for name, tensor in theirs.state_dict().items():
+        for pattern, replacement in RENAMES:
+            name = re.sub(pattern, replacement, name)
+        if name == "patch_embedding.weight":
+            tensor = tensor.permute(0, 2, 3, 1).flatten(1)
+        elif name in ("positional_embedding", "class_embedding"):
+            tensor = tensor.reshape(-1, DIM) if name == "positional_embedding" else tensor.flatten()
+        if not re.match(r"post_layernorm|layernorm|head|embeddings\.", name):
+            state[name] = tensor
+    return state
+
+
+def oracle(family: str):
+    """A transformers model with random weights (norms and scales too), and our config of the same shape."""
+    import transformers as hf
+
+    torch.manual_seed(0)
+    common = dict(hidden_size=DIM, num_hidden_layers=3, num_attention_heads=2, image_size=SIDE, patch_size=PATCH)
+    if family == "siglip":
+        theirs = hf.SiglipVisionModel(hf.SiglipVisionConfig(**common, intermediate_size=64, vision_use_head=False))
+        config = small()
+    elif family == "openai":
+        theirs = hf.CLIPVisionModel(hf.CLIPVisionConfig(**common, intermediate_size=64))
+        config = small(image_model_type="openai", image_num_pos=10, image_mlp_activations="quick_gelu", image_norm_eps=1e-5)
+    else:
+        theirs = hf.Dinov2Model(hf.Dinov2Config(**common, mlp_ratio=2))
+        config = small(image_model_type="dino", image_num_pos=10, image_mlp_activations="gelu")
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return theirs.eval(), config
+
+
+@pytest.mark.parametrize("family", ["siglip", "openai", "dino"])
+def test_equals_transformers(family):
+    theirs, config = oracle(family)
+    ours = config.build().eval()
+    ours.load_state_dict(our_state_dict(theirs))
+    pixels = torch.randn(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        expected = theirs(pixels, output_hidden_states=True).hidden_states[1:]
+        hidden = ours(to_patches(pixels))
+    assert sorted(hidden) == [0, 1, 2]
+    for i, reference in enumerate(expected):
+        assert (hidden[i] - reference).abs().max() <= 5e-6 * reference.abs().max(), i
+
+
+def test_only_asked_layers_run():
+    vit = small().build()
+    ran = []
+    for i, block in enumerate(vit.blocks):
+        block.register_forward_hook(lambda *_, i=i: ran.append(i))
+    hidden = vit(torch.randn(1, 9, PATCH * PATCH * 3), layers=[1, 0])
+    assert ran == [0, 1] and sorted(hidden) == [0, 1]
+
+
+@pytest.mark.parametrize(("size", "positions"), [([28, 70], 10), ([42, 28], 6), ([28, 70], 9), ([56, 56], 9)])
+def test_grids(size, positions):
+    """Non-square grids take a table of their own size as it is, or interpolate a square one."""
+    config = small(image_default_input_size=size, image_num_pos=positions)
+    vit = config.build()
+    torch.nn.init.normal_(vit.positional_embedding)
+    table = vit.position_embedding()
+    assert table.shape == (config.num_patches, DIM)
+    assert (table is vit.positional_embedding) == (positions == config.num_patches)
+    assert vit(torch.randn(1, config.num_patches, 588))[2].shape == (1, config.num_patches, DIM)
+
+
+def test_state_dict_names(tmp_path):
+    """The published inventory, and no buffers in it."""
+    block = {
+        f"transformer.resblocks.0.{name}": shape
+        for name, shape in {
+            "attention.wq.weight": (32, 32), "attention.wq.bias": (32,), "attention.wk.weight": (32, 32), "attention.wk.bias": (32,),
+            "attention.wv.weight": (32, 32), "attention.wv.bias": (32,), "attention.wo.weight": (32, 32), "attention.wo.bias": (32,),
+            "feed_forward.w1.weight": (64, 32), "feed_forward.w1.bias": (64,), "feed_forward.w2.weight": (32, 64),
+            "feed_forward.w2.bias": (32,), "attention_norm.weight": (32,), "attention_norm.bias": (32,), "ffn_norm.weight": (32,),
+            "ffn_norm.bias": (32,),
+        }.items()
+    }  # fmt: skip
+    stem = {"positional_embedding": (9, 32), "patch_embedding.weight": (32, 588), "patch_embedding.bias": (32,)}
+    vit = small(image_num_layers=1).build(device="meta")
+    assert {name: tuple(t.shape) for name, t in vit.state_dict().items()} == stem | block
+    clip = small(image_num_layers=1, image_model_type="openai", image_num_pos=10).build(device="meta")
+    assert set(clip.state_dict()) ^ set(vit.state_dict()) == {"class_embedding", "pre_ln.weight", "pre_ln.bias", "patch_embedding.bias"}
+    dino = small(image_num_layers=1, image_model_type="dino", image_num_pos=10).build(device="meta")
+    assert set(dino.state_dict()) ^ set(vit.state_dict()) == {
+        "class_embedding", "transformer.resblocks.0.lambda1", "transformer.resblocks.0.lambda2"
+    }  # fmt: skip
+    vit = small(image_num_layers=1).build()
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    vit.load_state_dict(load_file(tmp_path / "vit.safetensors"))
+
+
+@pytest.mark.parametrize("family", ["siglip", "openai", "dino"])
+def test_reset_after_meta(family):
+    """Every parameter is defined after `to_empty`, with the spread the initialisation promises."""
+    vit = small(image_model_type=family, image_num_pos=9 if family == "siglip" else 10, image_emb_dim=64, image_head_dim=32).build(
+        device="meta"
+    )
+    vit = vit.to_empty(device="cpu")
+    for parameter in vit.parameters():
+        torch.nn.init.constant_(parameter, torch.nan)
+    torch.manual_seed(0)
+    vit.reset_parameters()
+    assert all(p.isfinite().all() for p in vit.parameters())
+    block = vit.blocks[0]
+    assert block.attention.wq.weight.std().item() == pytest.approx(0.02, rel=0.1) and not block.attention.wq.bias.any()
+    assert block.feed_forward.w1.weight.std().item() == pytest.approx(64**-0.5, rel=0.1)
+    assert vit.positional_embedding.std().item() == pytest.approx(64**-0.5, rel=0.2)
+
+
+def test_half_precision_attention_runs_in_fp32():
+    """Without autocast a bf16 model attends in fp32 by default; `float32_attention` off attends in bf16."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 9, 588)
+    outputs = {}
+    for wide in (True, False):
+        torch.manual_seed(1)
+        vit = small(float32_attention=wide).build()
+        vit.reset_parameters()
+        seen = []
+        vit.blocks[0].attention.wo.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        outputs[wide] = vit.bfloat16()(x)[0]
+        assert seen[0].dtype == torch.bfloat16
+    assert outputs[True].dtype == torch.bfloat16
+    assert not torch.equal(outputs[True], outputs[False])
+
+
+@pytest.mark.parametrize("mode", list(PIXEL_STATISTICS))
+def test_normalize_pixels(mode):
+    mean, std = PIXEL_STATISTICS[mode]
+    pixels = torch.randint(0, 256, (2, 9, 588), dtype=torch.uint8)
+    expected = (pixels.double().view(2, 9, -1, 3) / 255 - torch.tensor(mean).double()) / torch.tensor(std).double()
+    torch.testing.assert_close(normalize_pixels(pixels, mode).double(), expected.flatten(2), atol=1e-5, rtol=1e-5)
+    floats = torch.randn(1, 9, 588)
+    assert normalize_pixels(floats, mode) is floats
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"image_head_dim": 8}, "image_num_heads \\* vit.image_head_dim = 16"),
+        ({"image_num_key_value_heads": 3}, "must divide"),
+        ({"image_default_input_size": [40, 42]}, "multiples of"),
+        ({"image_mlp_activations": "relu"}, "image_mlp_activations = 'relu'"),
+        ({"attention_type": "flash"}, "attention_type = 'flash'"),
+        ({"sdpa_backend": "fastest"}, "sdpa_backend = 'fastest'"),
+        ({"image_dropout_rate": 0.1}, "image_dropout_rate"),
+        ({"image_num_pos": 11}, "image_num_pos = 11"),
+    ],
+)
+def test_bad_settings(fields, words):
+    with pytest.raises(OLMoConfigurationError, match=words):
+        small(**fields).build()
+
+
+def test_wrong_number_of_patches():
+    with pytest.raises(OLMoConfigurationError, match="16 patches.*make 9"):
+        small().build()(torch.zeros(1, 16, 588))
