@@ -236,7 +236,7 @@ class Transformer(nn.Module):
             settings = self.config.rope_settings(layer)
             if settings not in tables:
                 tables[settings] = rope_tables(settings, position_ids)
-            x = block(x, tables[settings], mask, response_mask, None if cache is None else cache.layers[layer])
+            x = block(x, tables[settings], mask, response_mask, cache=None if cache is None else cache.layers[layer])
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
