@@ -1,4 +1,4 @@
-"""Unreadable media: one error type with a cause, and the account that is kept of them.
+"""Unreadable media and unusable examples: one error type with a cause, and the account that is kept of them.
 
 A broken clip must never end a run that trains on a hundred thousand good ones, and a folder full of broken clips must
 not pass unnoticed. So every failure is counted by cause and its file named once; the run ends only when the share of
@@ -25,8 +25,10 @@ CAUSES = {
     "timeout": "decoding takes longer than the time limit",
     "crash": "the decoder crashed",
     "invalid_clip": "the clip's start is not before its end, or lies behind the end of the video",
-    "invalid_sampling": "the frames cannot be sampled as asked",
 }
+
+BAD_EXAMPLE = "example"
+"""Cause under which an example is counted whose file is fine but whose annotation is not."""
 
 MIN_READS = 20
 ALL_BAD_READS = 5
@@ -62,14 +64,15 @@ class FailureLog:
     def bad(self) -> int:
         return sum(self.by_cause.values())
 
-    def record(self, reads: int, failures: Iterable[BadVideoError]) -> None:
+    def record(self, reads: int, failures: Iterable[OLMoDataError]) -> None:
         """Add `reads` attempts of which `failures` failed."""
         self.reads += reads
         failures = list(failures)
         for failure in failures:
-            self.by_cause[failure.cause] += 1
-            if failure.path not in self.files:
-                self.files[failure.path] = str(failure)
+            cause, name = (failure.cause, failure.path) if isinstance(failure, BadVideoError) else (BAD_EXAMPLE, str(failure))
+            self.by_cause[cause] += 1
+            if name not in self.files:
+                self.files[name] = str(failure)
                 log.warning("skipped %s", failure)
         if failures:
             self._check()
@@ -82,7 +85,7 @@ class FailureLog:
         listed = "; ".join(list(self.files.values())[:20])
         more = f"; and {len(self.files) - 20} more" if len(self.files) > 20 else ""
         allowed = f"data.max_bad_fraction={self.max_bad_fraction:g} allows"
-        raise OLMoDataError(f"{self.bad} of {self.reads} videos could not be read, more than {allowed}: {listed}{more}")
+        raise OLMoDataError(f"{self.bad} of {self.reads} examples could not be read, more than {allowed}: {listed}{more}")
 
     def metrics(self) -> dict[str, float]:
         """Counters for the log."""
@@ -90,7 +93,8 @@ class FailureLog:
         return out | {f"data/bad_{cause}": float(n) for cause, n in sorted(self.by_cause.items())}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"reads": self.reads, "by_cause": dict(self.by_cause), "files": dict(self.files)}
+        return {"reads": self.reads, "by_cause": dict(self.by_cause)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.reads, self.by_cause, self.files = state["reads"], Counter(state["by_cause"]), dict(state["files"])
+        """Counts go on; files are named anew."""
+        self.reads, self.by_cause = state["reads"], Counter(state["by_cause"])

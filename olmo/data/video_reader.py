@@ -49,7 +49,7 @@ class VideoReaderConfig(BaseConfig):
 
     def build(self) -> "VideoReader":
         if self.timeout <= 0:
-            raise OLMoConfigurationError(f"data.video_reader.timeout must be positive seconds, not {self.timeout}")
+            raise OLMoConfigurationError(f"data.decode_timeout must be positive seconds, not {self.timeout}")
         backend = choose_backend(VideoBackend(self.backend))
         isolate = backend.name == "decord" if self.isolate is None else self.isolate
         if isolate:
@@ -199,7 +199,6 @@ def upright(frame: np.ndarray, rotation: int) -> np.ndarray:
 
 BACKENDS: dict[str, type] = {"torchcodec": TorchcodecBackend, "pyav": PyAVBackend, "decord": DecordBackend}
 _PACKAGES = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
-_EXTRAS = {"torchcodec": "video", "pyav": "video", "decord": "video"}
 _announced: set[str] = set()
 
 
@@ -221,5 +220,5 @@ def choose_backend(choice: VideoBackend) -> DecodingBackend:
             log.info("videos are decoded by %s%s", name, f" ({'; '.join(refused)})" if refused else "")
         return backend
     if len(names) == 1 and "not installed" in refused[0]:
-        raise missing_package(_PACKAGES[names[0]], _EXTRAS[names[0]], f"data.video_reader.backend={names[0]}")
+        raise missing_package(_PACKAGES[names[0]], "video", f"video.loading_method={names[0]}")
     raise OLMoEnvironmentError(f"no video decoder can be used: {'; '.join(refused)}")
