@@ -254,7 +254,7 @@ class MolmoVisionBackbone(nn.Module):
     def connect(self, patches: Tensor, cells: Tensor) -> Tensor:
         """Pool and project. patches: [n, pool_dim]; cells: [K, G] rows of `patches`, -1 = missing; returns [K, d_model]."""
         present = cells >= 0
-        group = patches.index_select(0, cells.clamp(min=0).flatten()).view(*cells.shape, -1)  # [K, G, pool_dim]
+        group = patches.index_select(0, cells.clamp(min=0).flatten()).view(*cells.shape, patches.shape[1])  # [K, G, pool_dim]
         group = group * present[..., None].to(group.dtype)
         masked = self.config.pooling_attention_mask or self.image_pooling_2d is None
         count = present.sum(1, keepdim=True).clamp(min=1) if masked else torch.full_like(cells[:, :1], cells.shape[1])
