@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -223,6 +224,8 @@ def _from_hub(identifier: str, cache_dir: str | None, pad_to: int | None, may_do
         raise OLMoEnvironmentError(unavailable)
     try:  # the hub client would retry for most of a minute
         urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
     except OSError as err:
         raise OLMoEnvironmentError(f"{unavailable}, and {constants.ENDPOINT} cannot be reached ({getattr(err, 'reason', err)})") from None
     from transformers import AutoTokenizer
