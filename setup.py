@@ -40,7 +40,7 @@ EXTRAS = {
         "wandb>=0.19",
     ],
 }
-EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=4"]
+EXTRAS["dev"] = EXTRAS["test"]
 
 # `configs/` stands beside the code in a checkout and becomes `olmo/configs/` when installed.
 CONFIG_PACKAGES = {"olmo.configs": "configs", "olmo.configs.tiny_tokenizer": "configs/tiny_tokenizer"}

@@ -1,0 +1,230 @@
+"""The documentation does not lie: every command is checked, every link leads somewhere, every documented default is the default.
+
+A command of a `bash` block must match a row of `CHECKS`. Fast checks parse it with the program's own parser; the slow test
+runs the commands that a stranger with one CPU can run, in order, in an empty folder. How the commands of the large models
+are run (dry, and with real steps on a small model) is in `tests/train`.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+DOCS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+
+
+def commands(path: Path, language: str = "bash") -> list[str]:
+    """The commands of the fenced blocks of one language, continuation lines joined."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
+    if language != "bash":
+        return blocks
+    return [" ".join(line.split()) for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+COMMANDS = [(path.name, command) for path in DOCS for command in commands(path)]
+
+
+def program_words(command: str) -> tuple[str, list[str]]:
+    """(program, its words) of a command run by python or torchrun."""
+    words = shlex.split(command)
+    start = next(i for i, word in enumerate(words) if word.endswith(".py"))
+    return words[start], words[start + 1 :]
+
+
+def check_make(command: str, tmp_path: Path) -> None:
+    """The target exists and its recipe expands."""
+    env = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
+    done = subprocess.run(
+        ["make", "-n", f"VENV={tmp_path}/venv", *shlex.split(command)[1:]], cwd=REPO, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def check_train(command: str, tmp_path: Path) -> None:
+    """Words parse, keys exist, and the config is legal; a stand-in checkpoint gives the model block of Molmo2-4B."""
+    from olmo.config import read_yaml
+    from olmo.config_files import find_config
+    from olmo.models.model import build_model_config
+    from olmo.train import sft
+
+    checkpoint = tmp_path / "pretrained"
+    checkpoint.mkdir()
+    build_model_config(read_yaml(find_config("molmo2_4b"))["model"]).save(checkpoint / "model.yaml")
+    text = (checkpoint / "model.yaml").read_text()
+    (checkpoint / "config.yaml").write_text("model:\n" + "".join(f"  {line}\n" for line in text.splitlines()))
+    (checkpoint / "model.pt").touch()
+    _, words = program_words(command.replace("/path/to/pretrained/model", str(checkpoint)))
+    args, overrides = sft.parse(words)
+    config = sft.build_train_config(args, overrides)
+    config.validate(world_size=1)
+    config.model.validate()
+    if "--use_temporal_video_olmo" in words:
+        vit = config.model.vision_backbone.vit
+        assert (vit.topk, vit.prune_at, str(vit.prune_method)) == (0.5, 3, "scorer")
+        assert config.data.packing is not None and config.data.sequence_length == 9686
+        assert (config.global_train_batch_size, config.device_train_microbatch_size, config.max_steps) == (64, 2, 6250)
+
+
+def check_eval(command: str, tmp_path: Path) -> None:
+    from olmo.eval.command import parse
+
+    args, _, _ = parse(program_words(command)[1])
+    assert args.list_tasks or (args.checkpoint and args.tasks)
+
+
+def check_ask(command: str, tmp_path: Path) -> None:
+    from scripts.ask import parse
+
+    (tmp_path / "clip.mp4").touch()
+    args, overrides = parse(program_words(command.replace("clip.mp4", str(tmp_path / "clip.mp4")))[1])
+    assert args.question and args.show and overrides == []
+
+
+def check_generator(command: str, tmp_path: Path) -> None:
+    from olmo.config import parse_overrides
+    from olmo.data.moving_shapes import MovingShapesConfig
+
+    MovingShapesConfig().with_overrides(parse_overrides(program_words(command)[1]))
+
+
+def check_file(command: str, tmp_path: Path) -> None:
+    """`python -m pytest FILE`: the file is there."""
+    assert (REPO / shlex.split(command)[-1]).is_file()
+
+
+CHECKS = [
+    (r"make [\w-]+( TORCH_INDEX=\S+)?", check_make),
+    (r"(torchrun --nproc-per-node \d+|python) launch_scripts/(train_image_video_sft|sft)\.py .*", check_train),
+    (r"(torchrun --nproc-per-node \d+|python) launch_scripts/eval_molmo2\.py .*", check_eval),
+    (r"python scripts/ask\.py .*", check_ask),
+    (r"python scripts/make_moving_shapes\.py .*", check_generator),
+    (r"\.venv/bin/python -m pytest \S+", check_file),
+]
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(COMMANDS)])
+def test_every_command_is_checked(document, command, tmp_path):
+    checks = [check for pattern, check in CHECKS if re.fullmatch(pattern, command)]
+    assert len(checks) == 1, f"{document}: no check for the command: {command}"
+    checks[0](command, tmp_path)
+
+
+def test_no_check_is_left_over():
+    unused = [pattern for pattern, _ in CHECKS if not any(re.fullmatch(pattern, command) for _, command in COMMANDS)]
+    assert not unused
+
+
+def test_the_published_commands_are_in_the_readme_word_for_word():
+    readme = (REPO / "README.md").read_text()
+    for line in PUBLISHED.strip().splitlines():
+        assert line in readme.splitlines()
+
+
+PUBLISHED = r"""
+launch_scripts/train_image_video_sft.py /path/to/pretrained/model all-v5-video-academic-only \
+--wandb.allow_resume=False \
+--global_batch_size 64 \
+--device_batch_size=2 \
+--max_duration=6250 \
+--seq_len 9686 \
+--packing \
+--model.mm_preprocessor.max_frames=64 \
+--model.mm_preprocessor.max_subtitle_tokens=null \
+--model.mm_preprocessor.use_frame_special_tokens=True \
+--model.vision_backbone.vit.sdpa_backend=efficient \
+--model.vision_backbone.compile_vit=null \
+--model.vision_backbone.compile_connector=null \
+--data.num_workers=4 \
+--save_folder=/path/to/save/folder \
+--use_temporal_video_olmo \
+--model.mm_preprocessor.topk=0.5 \
+--model.vision_backbone.vit.topk=0.5 \
+--model.vision_backbone.vit.prune_at=3 \
+--model.vision_backbone.vit.prune_method=scorer
+torchrun --nproc-per-node 8 launch_scripts/eval_molmo2.py /path/to/save/folder \
+--device_batch_size=2 \
+--mode=video
+"""
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
+def test_links_and_named_files_exist(path):
+    text = path.read_text()
+    targets = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+    assert not [link for link in targets if not (path.parent / link).exists()]
+    named = re.findall(r"\b(?:olmo|tests|configs|scripts|launch_scripts|docs)/[\w/]+\.(?:py|yaml|md)\b", text)
+    assert not [name for name in named if not (REPO / name).is_file()]
+
+
+def test_documented_defaults_are_the_defaults():
+    """The pruning table of docs/usage.md against the config class."""
+    from olmo.nn.temporal_image_vit import TemporalVitConfig
+
+    table = (REPO / "docs" / "usage.md").read_text().partition("## Pruning")[2].partition("## Training")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", table, re.M)
+    assert len(rows) >= 7
+    defaults = TemporalVitConfig().asdict()
+    assert {key: str(defaults[key]).lower() for key, _ in rows} == {key: value.lower() for key, value in rows}
+
+
+def test_the_override_table_is_true():
+    """Every spelling in the table of docs/usage.md is accepted by the training config."""
+    from olmo.config import parse_overrides
+    from olmo.config_files import find_config
+    from olmo.train.config import TrainConfig
+
+    table = (REPO / "docs" / "usage.md").read_text().partition("| written | means |")[2].partition("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    words = [word for cell in cells for word in re.findall(r"`([^`]+)`", cell)]
+    assert len(words) >= 9
+    for word in words:
+        TrainConfig.load(find_config("tiny")).with_overrides(parse_overrides(shlex.split(word)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_stranger_follows_the_documents(tmp_path):
+    """The CPU commands in their order with sizes scaled down: make videos, describe, train, evaluate, ask, call from Python."""
+    for folder in ("launch_scripts", "scripts"):
+        (tmp_path / folder).symlink_to(REPO / folder)
+    env = {**os.environ, "PYTHONPATH": str(REPO), "MOLMO_DATA_DIR": str(tmp_path / "data")}
+    small = ["--data.moving_shapes.num_train=24", "--data.moving_shapes.num_test=8", "--max_duration=3", "--console_log_interval=1"]
+
+    def follow(document: str, start: str, *more: str) -> str:
+        command = next(c for c in commands(REPO / document) if c.startswith(start))
+        words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+        done = subprocess.run([*words, *more], cwd=tmp_path, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    follow("docs/usage.md", "python scripts/make_moving_shapes.py", "--num_train=24", "--num_test=8")
+    follow("README.md", "python launch_scripts/train_image_video_sft.py tiny", *small)
+    assert (tmp_path / "runs/tiny/metrics.jsonl").is_file() and (tmp_path / "runs/tiny/step3/config.yaml").is_file()
+    follow("README.md", "python launch_scripts/eval_molmo2.py runs/tiny", "--moving_shapes.num_test=8", "--num_workers=0")
+    follow("docs/usage.md", "python launch_scripts/eval_molmo2.py --list_tasks")
+    clip = next((tmp_path / "data").rglob("*.mp4"))
+    (tmp_path / "clip.mp4").symlink_to(clip)
+    assert "before pruning" in follow("README.md", "python scripts/ask.py")
+    assert "<html" in (tmp_path / "kept.html").read_text()
+    follow("docs/usage.md", "python scripts/ask.py")
+    (program,) = commands(REPO / "README.md", "python")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "total" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("option", ["--print_config", "--dry_run"])
+def test_describing_a_large_run(option, tmp_path):
+    """The two describing commands of docs/usage.md run as they stand, without data, weights or the real tokenizer."""
+    command = next(c for c in commands(REPO / "docs" / "usage.md") if c.endswith(option))
+    env = {**os.environ, "PYTHONPATH": str(REPO), "MOLMO_DATA_DIR": str(tmp_path)}
+    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+    done = subprocess.run(words, cwd=REPO, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert ("topk: 0.5" if option == "--print_config" else "FLOP") in done.stdout
