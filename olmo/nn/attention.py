@@ -124,6 +124,8 @@ def attend_segments(
     none of which synchronises with the host; on CPU `split`, or `padded` where segments are tiny. All give the same
     numbers.
     """
+    if segments.total == 0:
+        return q
     head_dim = v.shape[-1]
     scale = head_dim**-0.5 if scale is None else scale
     if key_bias is not None:
@@ -143,7 +145,7 @@ def _split(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) ->
         if qs.shape[0]:
             heads_first = (x.transpose(0, 1)[None] for x in (qs, ks, vs))  # [1, heads, length, hd]
             parts.append(attend(*heads_first, scale=scale)[0].transpose(0, 1))
-    return torch.cat(parts) if parts else q * 0
+    return torch.cat(parts)
 
 
 def _padded(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Tensor:
@@ -152,7 +154,7 @@ def _padded(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -
     slot = torch.arange(segments.max_len, device=q.device)
     where = start[:-1, None] + slot  # [n, max_len]
     valid = where < start[1:, None]
-    gather = where.clamp(max=max(segments.total - 1, 0))
+    gather = where.clamp(max=segments.total - 1)
     rows = (x[gather].transpose(1, 2) for x in (q, k, v))  # [n, heads, max_len, hd]
     # A row with no valid key (an empty segment) attends everywhere: its output is read by nobody, and stays finite.
     out = attend(*rows, mask=(valid | ~valid.any(1, keepdim=True))[:, None, None], scale=scale).transpose(1, 2)

@@ -89,7 +89,7 @@ class FirstFitPacking:
         self.refilled = int((carried & ~keep).sum())
 
     def pack(self, x: Tensor) -> Tensor:
-        return x.flatten(0, 1).index_select(0, self.index.flatten()).view(*self.index.shape, -1)
+        return x.flatten(0, 1).index_select(0, self.index.flatten()).view(*self.index.shape, x.shape[-1])
 
     def unpack(self, packed: Tensor) -> Tensor:
         return packed.flatten(0, 1).index_select(0, self.place)
@@ -110,6 +110,7 @@ def first_fit(counts: list[int], capacity: int) -> list[list[int]]:
 
 
 def unpack_to_frames(flat: Tensor, keep: Tensor) -> Tensor:
-    """A flat run of kept patches back on the grid, [F, N, D] with zeros where patches were dropped (for inspection)."""
-    position = (keep.flatten().cumsum(0) - 1).clamp(min=0)
-    return (flat[position] * keep.flatten()[:, None]).view(*keep.shape, -1)
+    """A flat run of kept patches back on the grid, [F, N, D] with zeros where patches were dropped (for inspection; slow)."""
+    dense = flat.new_zeros(keep.numel(), flat.shape[-1])
+    kept = keep.flatten().nonzero()[:, 0]
+    return dense.index_copy(0, kept, flat[: len(kept)]).view(*keep.shape, -1)

@@ -19,8 +19,8 @@ SIDE, PATCH, DIM = 42, 14, 32
 def small(**fields) -> VitConfig:
     base = dict(
         image_model_type="siglip", image_default_input_size=[SIDE, SIDE], image_emb_dim=DIM, image_num_heads=2, image_num_key_value_heads=2,
-        image_head_dim=16, image_mlp_dim=64, image_num_layers=3, image_num_pos=9, image_norm_eps=1e-6, image_mlp_activations="gelu_pytorch_tanh",
-        normalize="siglip",
+        image_head_dim=16, image_mlp_dim=64, image_num_layers=3, image_num_pos=9, image_norm_eps=1e-6,
+        image_mlp_activations="gelu_pytorch_tanh", normalize="siglip",
     )  # fmt: skip
     return VitConfig.from_dict(base | fields)
 
