@@ -1,0 +1,342 @@
+"""The evaluation command: its words, and one checkpoint after another through the tasks asked for."""
+
+import argparse
+import difflib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from olmo.config import parse_overrides
+from olmo.eval.tasks import BATCH_PRESETS, GROUPS, TASKS, Task, parse_batch_size, resolve_tasks
+from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoDataError
+
+log = logging.getLogger(__name__)
+
+OVERRIDES = ("model.", "data.moving_shapes.")
+"""What overrides may begin with."""
+
+EPILOG = """\
+Every other word sets a key of the checkpoint's model (--model.vision_backbone.vit.topk=0.3) or of the data
+(--data.moving_shapes.num_test=100). Results of a `step<N>` folder lie beside it, those of any other checkpoint inside it.
+"""
+
+
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Evaluate checkpoints on video tasks. Run it with torchrun, or with python for one process.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.error = _raise_cli_error
+    parser.add_argument("checkpoint", nargs="*", help="checkpoint folders, evaluated one after another")
+    parser.add_argument("--tasks", "--mode", default="video", help="comma list of groups and task[:split] (video)")
+    parser.add_argument("--device_batch_size", default=BATCH_PRESETS[0], help=f"questions at a time, or {' or '.join(BATCH_PRESETS)}")
+    parser.add_argument("--max_examples", type=int, default=-1, help="questions of each task; -1 = all")
+    parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: the task's)")
+    parser.add_argument("--num_workers", type=int, default=4, help="data processes per rank; 0 = none (4)")
+    parser.add_argument("--eval_name", help="suffix of the result folders")
+    parser.add_argument("--save_dir", help="folder for the results instead of the checkpoint's")
+    parser.add_argument("--overwrite", action="store_true", help="answer again what has been answered")
+    parser.add_argument("--list_tasks", action="store_true", help="print groups and tasks and stop")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
+    parser.add_argument("--dry_run", action="store_true", help="build on the meta device, describe what would be asked and stop")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and more log lines")
+    return parser
+
+
+def _raise_cli_error(message: str) -> None:
+    raise OLMoCliError(message)
+
+
+def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """(flags, overrides of the model, overrides of the data); task names and sizes are checked here."""
+    args, rest = build_parser(prog).parse_known_args(list(argv))
+    if args.list_tasks:
+        return args, [], []
+    if not args.checkpoint:
+        raise OLMoCliError("name at least one checkpoint folder")
+    if args.max_examples == 0 or args.max_examples < -1:
+        raise OLMoCliError(f"--max_examples={args.max_examples}: must be a positive number, or -1 for all")
+    if args.max_new_tokens is not None and args.max_new_tokens < 1:
+        raise OLMoCliError(f"--max_new_tokens={args.max_new_tokens}: must be at least 1")
+    if args.num_workers < 0:
+        raise OLMoCliError(f"--num_workers={args.num_workers}: must be 0 or more")
+    args.tasks = resolve_tasks(args.tasks)
+    args.device_batch_size = parse_batch_size(args.device_batch_size)
+    args.max_examples = None if args.max_examples == -1 else args.max_examples
+    overrides = parse_overrides(rest)
+    model, data = ([o.removeprefix(p) for o in overrides if o.startswith(p)] for p in OVERRIDES)
+    if unknown := [o.partition("=")[0] for o in overrides if not o.startswith(OVERRIDES)]:
+        near = difflib.get_close_matches(unknown[0], [a.dest for a in build_parser()._actions], n=1)
+        hint = f"did you mean '--{near[0]}'?" if near else f"overrides start with {' or '.join(f'--{p}' for p in OVERRIDES)}"
+        raise OLMoCliError(f"unknown option '--{unknown[0]}'; {hint}")
+    return args, model, data
+
+
+def describe_tasks() -> str:
+    """Groups and tasks, one line each."""
+    lines = ["groups:", *(f"  {name}: {', '.join(tasks)}" for name, tasks in GROUPS.items()), "tasks:"]
+    for task in TASKS.values():
+        note = "" if task.metric else "  (its data cannot be read by this version yet)"
+        lines.append(f"  {task.label:<40} {task.title}, up to {task.max_new_tokens} new tokens{note}")
+    return "\n".join(lines)
+
+
+def check_available(tasks: Sequence[Task]) -> None:
+    """Name every task that cannot be run on a line of its own, then refuse."""
+    missing = [t for t in tasks if t.metric is None]
+    for task in missing:
+        log.error("missing: %s (%s)", task.title, why_missing(task))
+    if missing:
+        raise OLMoDataError(f"{len(missing)} of {len(tasks)} tasks cannot be run: {', '.join(t.name for t in missing)}")
+
+
+def why_missing(task: Task) -> str:
+    """What to download, as far as the catalogue knows."""
+    from olmo.data.catalogue import get_dataset
+
+    try:
+        get_dataset(task.name, task.split)
+    except OLMoDataError as err:
+        return str(err)
+    return f"{task.name}: this version has no metric for it yet"
+
+
+def run(args: argparse.Namespace, model_overrides: Sequence[str], data_overrides: Sequence[str], world, console) -> dict[str, float]:
+    """Evaluate every checkpoint; `world` has rank, size and device. Returns task/metric -> value of the last checkpoint."""
+    from olmo.checkpoint_io import select_checkpoint
+
+    check_available(args.tasks)
+    checkpoints = [select_checkpoint(c) for c in args.checkpoint]  # a typing error in the last one should not show after hours
+    results: dict[str, float] = {}
+    for checkpoint in checkpoints:
+        results = evaluate_checkpoint(checkpoint, args, model_overrides, data_overrides, world, console)
+    return results
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], world, console
+) -> dict[str, float]:
+    """All tasks on one checkpoint. The model is loaded only if something is left to ask."""
+    import torch
+
+    from olmo.checkpoint_io import load_config
+    from olmo.data.catalogue import get_dataset
+    from olmo.eval.questions import list_questions
+    from olmo.eval.runner import answer_questions, finish, format_scores
+    from olmo.inference.api import load_with_overrides
+
+    main = world.rank == 0
+    config = load_config(checkpoint, model_overrides)
+    data = moving_shapes_config(checkpoint, data_overrides)
+    precision = "amp_bf16" if world.device.type == "cuda" else "fp32"
+    qa = None
+    results: dict[str, float] = {}
+    for task in args.tasks:
+        settings = task_settings(task, args, checkpoint, config, data, precision)
+        folder = open_folder(task, args, checkpoint, settings, world)
+        content = None if args.overwrite else folder.finished_metrics(args.max_examples)
+        content = _from_main(content, world)
+        if content is not None and main:
+            log.info("%s is done already: %s", task.label, folder.path / "metrics.json")
+        if content is None:
+            qa = qa or load_with_overrides(checkpoint, model_overrides, device=world.device)
+            dataset = get_dataset(task.name, task.split, moving_shapes=data)
+            questions = list_questions(dataset, args.max_examples)
+            _on_main(lambda folder=folder: folder.prepare(args.overwrite), world)
+            with ProgressLine(console, task.title, enabled=main) as progress:
+                answered = answer_questions(
+                    qa,
+                    questions,
+                    folder,
+                    batch_size=task.batch_size(args.device_batch_size),
+                    max_new_tokens=settings["max_new_tokens"],
+                    num_workers=args.num_workers,
+                    progress=progress,
+                )
+            everyone = _gather(answered, world)
+            if main:
+                extra = {"eval_config": settings | {"device_batch_size": task.batch_size(args.device_batch_size), "ranks": world.size}}
+                extra |= {"model_config": settings["model"], "max_examples": args.max_examples}
+                content = finish(folder, task, questions, everyone, **extra)
+        if main:
+            for line in format_scores(task, content):
+                log.info(line)
+            log.info("  %s", folder.path)
+            results |= {f"{task.name}/{name}": value for name, value in content["metrics"].items()}
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return results
+
+
+def task_settings(task: Task, args, checkpoint: Path, config, data, precision: str) -> dict[str, Any]:
+    """Everything that the answers depend on; a change of any of it makes them other answers."""
+    from olmo.eval.results import weights_fingerprint
+
+    return {
+        "checkpoint": checkpoint.name,
+        "weights": weights_fingerprint(checkpoint),
+        "task": task.label,
+        "max_new_tokens": args.max_new_tokens or task.max_new_tokens,
+        "precision": precision,
+        "data": _plain(data, without=("root", "processes", "num_train")) if task.name == "moving_shapes" else None,
+        "model": _plain(config),
+    }
+
+
+def _plain(config, without: Sequence[str] = ()) -> dict[str, Any]:
+    """A config block as JSON would give it back."""
+    return json.loads(json.dumps({k: v for k, v in config.asdict().items() if k not in without}, default=str))
+
+
+def open_folder(task: Task, args, checkpoint: Path, settings: dict[str, Any], world):
+    from olmo.checkpoint_io import step_of
+    from olmo.eval.results import ResultFolder, result_folder
+
+    path = result_folder(checkpoint, step_of(checkpoint), task, args.eval_name, args.save_dir)
+    return ResultFolder(path, settings, rank=world.rank, world_size=world.size)
+
+
+def moving_shapes_config(checkpoint: Path, overrides: Sequence[str]):
+    """Which generated videos: those the checkpoint was trained with, unless the command line says otherwise."""
+    from olmo.checkpoint_io import read_config
+    from olmo.data.moving_shapes import MovingShapesConfig
+
+    trained_with = read_config(checkpoint).get("data", {}).get("moving_shapes") or {}
+    return MovingShapesConfig.from_dict(trained_with).with_overrides(overrides)
+
+
+def dry_run(args, model_overrides: Sequence[str], data_overrides: Sequence[str], console) -> None:
+    """Build every model on the meta device and say what would be asked of it."""
+    from olmo.checkpoint_io import load_config, select_checkpoint
+
+    for name in args.checkpoint:
+        checkpoint = select_checkpoint(name)
+        config = load_config(checkpoint, model_overrides)
+        model = config.build_model(device="meta")
+        total = sum(p.numel() for p in model.parameters())
+        moving_shapes_config(checkpoint, data_overrides)
+        console.print(f"{checkpoint}: {config.model_name}, {total:,} parameters; {kept_tokens(config)}")
+        for task in args.tasks:
+            state = "its data cannot be read by this version yet" if task.metric is None else "ready"
+            console.print(
+                f"  {task.label}: {state}; {task.batch_size(args.device_batch_size)} at a time, "
+                f"up to {args.max_new_tokens or task.max_new_tokens} new tokens"
+            )
+
+
+def kept_tokens(config) -> str:
+    """Visual tokens of a video of the most frames, before and after pruning."""
+    from olmo.batch import MultimodalType, VisualSegment
+    from olmo.inference.show import CellGrid
+    from olmo.models.molmo2.preprocessor import pixel_config
+    from olmo.preprocessing.example import dropped_cells
+
+    if config.vision_backbone is None:
+        return "it takes no videos"
+    video = config.mm_preprocessor.video
+    cells = CellGrid(pixel_config(config.vision_backbone).grid, (video.pooling_h, video.pooling_w)).cells
+    segment = VisualSegment(MultimodalType.VIDEO, video.max_frames, cells)
+    dropped = dropped_cells([segment], *config.mm_preprocessor.pruning(config.vision_backbone.vit))
+    total = video.max_frames * cells
+    return f"a video of {video.max_frames} frames has {total} visual tokens, {total - dropped} after pruning"
+
+
+def printed_config(args, model_overrides: Sequence[str], data_overrides: Sequence[str]) -> str:
+    """The resolved settings of every checkpoint as YAML."""
+    import yaml
+
+    from olmo.checkpoint_io import load_config, select_checkpoint
+
+    documents = []
+    for name in args.checkpoint:
+        checkpoint = select_checkpoint(name)
+        documents.append(
+            {
+                "checkpoint": str(checkpoint),
+                "tasks": [t.label for t in args.tasks],
+                "device_batch_size": args.device_batch_size,
+                "max_examples": args.max_examples,
+                "max_new_tokens": args.max_new_tokens,
+                "num_workers": args.num_workers,
+                "data": {"moving_shapes": _plain(moving_shapes_config(checkpoint, data_overrides))},
+                "model": _plain(load_config(checkpoint, model_overrides)),
+            }
+        )
+    return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+class ProgressLine:
+    """A progress bar with the remaining time on a terminal, a line per tenth elsewhere."""
+
+    def __init__(self, console, title: str, enabled: bool = True) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.title, self.enabled, self.terminal = title, enabled, console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not (enabled and self.terminal))
+        self.task = self.bar.add_task(title)
+        self.told = 0
+
+    def __enter__(self) -> "ProgressLine":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total)
+        tenth = 10 * done // max(total, 1)
+        if self.enabled and not self.terminal and tenth > self.told:
+            self.told = tenth
+            log.info("%s: %d of %d questions", self.title, done, total)
+
+
+# ---------------------------------------------------------------------------------------------- several ranks
+
+_group: Any = None
+
+
+def _waiting_group() -> Any:
+    """A group whose collectives may wait for hours: ranks with longer videos need longer."""
+    import torch.distributed as dist
+
+    global _group
+    if _group is None:
+        _group = dist.new_group(backend="gloo", timeout=timedelta(hours=float(os.environ.get("EVAL_TIMEOUT_HOURS", "24"))))
+    return _group
+
+
+def _gather(value: Any, world) -> list[Any]:
+    import torch.distributed as dist
+
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value, group=_waiting_group())
+    return values
+
+
+def _from_main(value: Any, world) -> Any:
+    """What rank 0 has, for everybody: ranks must take the same way."""
+    return _gather(value, world)[0]
+
+
+def _on_main(action, world) -> None:
+    """Run on rank 0; the others wait, and fail with it."""
+    error = None
+    if world.rank == 0:
+        try:
+            action()
+        except OLMoConfigurationError as err:
+            error = err
+    error = _from_main(error, world)
+    if error is not None:
+        raise error

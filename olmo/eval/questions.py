@@ -1,0 +1,127 @@
+"""The questions of a data set, one by one: which there are, who asks them, and as batches ready for the model.
+
+A data set may hold several questions about one video. Training shares the video among them; an evaluation asks each on
+its own, but one after another, so that the video is decoded once.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from olmo.batch import Batch
+from olmo.data.failures import BadVideoError
+from olmo.inference.api import ExampleReader
+
+MAX_MESSAGES = 1000
+"""Most questions of one example (numbers the questions of a data set)."""
+SHUFFLE_SEED = 691203
+"""Order in which examples are taken when only some are asked for."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, before anything is decoded."""
+
+    order: int
+    """Place in the data set."""
+    example: dict[str, Any]
+    """What the preprocessor gets."""
+    record: dict[str, Any]
+    """What the prediction file tells about it: id, type, text, truth, chance."""
+
+
+@dataclass
+class QuestionBatch:
+    """Questions that go through the model together."""
+
+    batch: Batch | None
+    """None when no video of it could be read."""
+    records: list[dict[str, Any]]
+    """One per row."""
+    failures: list[BadVideoError] = field(default_factory=list)
+    """One per question that was skipped, because its video cannot be read."""
+    seconds: float = 0.0
+    """Decoding and preprocessing."""
+
+
+def list_questions(dataset, max_examples: int | None = None) -> list[Question]:
+    """Every question of a data set, or `max_examples` of them: from examples drawn without looking, but always the same."""
+    indices = np.arange(len(dataset))
+    if max_examples is not None:
+        np.random.default_rng(SHUFFLE_SEED).shuffle(indices)
+    questions: list[Question] = []
+    for index in indices.tolist():
+        if max_examples is not None and len(questions) >= max_examples:
+            break
+        questions += split_example(dataset.get(index, np.random.default_rng(0)), index)
+    questions = questions if max_examples is None else questions[:max_examples]
+    return sorted(questions, key=lambda q: q.order)
+
+
+def split_example(example: dict[str, Any], index: int) -> list[Question]:
+    """The questions of one example of a data set, each an example of its own."""
+    shared = {k: v for k, v in example.items() if k not in ("message_list", "metadata")}
+    metadata = example.get("metadata", {})
+    messages = example.get("message_list")
+    rows = messages if messages is not None else [{}]
+    assert len(rows) <= MAX_MESSAGES, f"example {index} has {len(rows)} questions"
+    questions = []
+    for k, message in enumerate(rows):
+        own = metadata | message.get("metadata", {})
+        asked = shared | {n: v for n, v in message.items() if n != "metadata"}
+        record = {
+            "example_id": str(own.get("example_id", index)) + (f"/{k}" if messages is not None else ""),
+            "order": MAX_MESSAGES * index + k,
+            "video": str(example.get("video", "")),
+            "question_type": own.get("question_type", "all"),
+            "question": asked.get("question", ""),
+            "answer": asked.get("answers", asked.get("answer", "")),
+            "chance": 1 / len(own["options"]) if own.get("options") else None,
+        }
+        questions.append(Question(record["order"], asked, record))
+    return questions
+
+
+def share_of(questions: Sequence[Question], rank: int, world_size: int) -> list[Question]:
+    """The questions of one rank. All questions of a video go to the same rank."""
+    videos = {v: i for i, v in enumerate(dict.fromkeys(q.record["video"] for q in questions))}
+    return [q for q in questions if videos[q.record["video"]] % world_size == rank]
+
+
+class QuestionBatches(torch.utils.data.Dataset):
+    """Batches of consecutive questions, prepared in this process or in workers."""
+
+    def __init__(self, questions: Sequence[Question], reader: ExampleReader, batch_size: int) -> None:
+        self.chunks = [questions[i : i + batch_size] for i in range(0, len(questions), batch_size)]
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> QuestionBatch:
+        start = time.perf_counter()
+        examples, records, failures = [], [], []
+        for question in self.chunks[index]:
+            try:
+                prepared = self.reader.read(question.example)
+            except BadVideoError as err:
+                failures.append(err)
+                continue
+            visual = 0 if prepared.token_pooling is None else int((prepared.token_pooling >= 0).any(1).sum())
+            counts = {"visual_before": visual, "visual_after": visual - prepared.dropped_cells}
+            examples.append(prepared)
+            records.append(question.record | counts)
+        batch = self.reader.collate(examples) if examples else None
+        return QuestionBatch(batch, records, failures, time.perf_counter() - start)
+
+    def iterate(self, num_workers: int) -> Iterator[QuestionBatch]:
+        """All batches in order."""
+        if num_workers == 0:
+            yield from (self[i] for i in range(len(self)))
+            return
+        loader = torch.utils.data.DataLoader(self, batch_size=None, num_workers=num_workers, prefetch_factor=2)
+        yield from loader

@@ -1,0 +1,204 @@
+"""From finished runs to `report.html`: collects numbers with the metrics, draws charts, fills the template."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from olmo.eval.metrics import METRICS, Score, paired_difference, same_short_answer
+from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
+from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
+from olmo.inference.show import CellGrid, film_strip, template_environment
+
+OVERALL = ("average", "all")
+"""Keys of a score table that are not question types."""
+LOSS_KEY = "train/CrossEntropyLoss"
+
+
+@dataclass
+class ReportRun:
+    """One trained and evaluated model."""
+
+    name: str
+    records: list[dict[str, Any]]
+    """Saved predictions on the held-out questions."""
+    metric: str
+    """Name of the metric in `olmo.eval.metrics.METRICS`."""
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """(step, training loss)."""
+    train_seconds: float | None = None
+    timing: dict[str, float] = field(default_factory=dict)
+    """Seconds of the evaluation by part, and `questions` = how many questions they cover."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Settings worth printing, in order."""
+
+
+@dataclass
+class SampleVideo:
+    """One held-out video, what was kept of it, and what every run answered."""
+
+    title: str
+    frames: np.ndarray
+    """[F, H, W, 3] uint8."""
+    timestamps: Sequence[float]
+    keep_cells: np.ndarray | None
+    """[F, C] bool."""
+    scores: np.ndarray | None
+    """[F, C]."""
+    grid: CellGrid
+    questions: list[dict[str, Any]]
+    """Mappings with `question`, `answer` and `predictions` {run name: text}."""
+
+
+def read_curve(path: str | Path, key: str = LOSS_KEY) -> list[tuple[int, float]]:
+    """(step, value) of one logged quantity; where a step was logged twice (after a resume) the later line counts."""
+    points: dict[int, float] = {}
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if key in row:
+                    points[int(row["step"])] = float(row[key])
+    except FileNotFoundError:
+        raise OLMoDataError(f"there is no training log {path}") from None
+    except json.JSONDecodeError as err:
+        raise OLMoDataError(f"{path} is not a training log in JSON lines: {err}") from None
+    return sorted(points.items())
+
+
+def build_report(
+    path: str | Path,
+    *,
+    title: str,
+    runs: Sequence[ReportRun],
+    samples: Sequence[SampleVideo],
+    settings: Mapping[str, Mapping[str, str]],
+    commands: Sequence[str] = (),
+) -> Path:
+    """Write the page. The first run is the reference that the others are compared with."""
+    scores = {run.name: METRICS[run.metric](run.records) for run in runs}
+    types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type if t not in OVERALL))
+    only_types = {name: {t: s for t, s in by_type.items() if t in types} for name, by_type in scores.items()}
+    colours = dict(zip((r.name for r in runs), run_colours(len(runs)), strict=True))
+    curves = {r.name: r.curve for r in runs if r.curve}
+    page = template_environment("olmo.eval.report").get_template("report.html.j2")
+    html = page.render(
+        title=title,
+        date=datetime.now().strftime("%d %B %Y, %H:%M"),
+        runs=runs,
+        colours=colours,
+        tiles=_tiles(runs, scores),
+        accuracy_chart=accuracy_bars(only_types),
+        accuracy_rows=[_accuracy_row(t, scores) for t in [*types, "average"]],
+        differences=[_difference(runs[0], run) for run in runs[1:]],
+        loss_chart=loss_curves(curves, "cross-entropy per answer token") if curves else None,
+        cost=_cost_rows(runs),
+        samples=[_sample(s, [r.name for r in runs]) for s in samples],
+        settings=settings,
+        facts=_fact_rows(runs),
+        commands=commands,
+        percent=_percent,
+    )
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as err:
+        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
+    return path
+
+
+def token_means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean tokens of a question: the whole prompt before and after pruning, and the visual tokens among them."""
+    keys = ("tokens_before", "tokens_after", "visual_before", "visual_after")
+    return {k: float(np.mean([r[k] for r in records])) for k in keys}
+
+
+def _tiles(runs: Sequence[ReportRun], scores: Mapping[str, Mapping[str, Score]]) -> list[dict[str, Any]]:
+    tokens = {r.name: token_means(r.records) for r in runs}
+    tiles = [
+        {
+            "label": "right answers, mean of types",
+            "values": [(r.name, _percent(scores[r.name]["average"].value), _interval(scores[r.name]["average"])) for r in runs],
+        },
+        {
+            "label": "visual tokens per question",
+            "values": [(r.name, f"{tokens[r.name]['visual_after']:.0f}", f"of {tokens[r.name]['visual_before']:.0f}") for r in runs],
+        },
+        {
+            "label": "tokens in the language model",
+            "values": [(r.name, f"{tokens[r.name]['tokens_after']:.0f}", f"of {tokens[r.name]['tokens_before']:.0f}") for r in runs],
+        },
+    ]
+    if all(r.train_seconds is not None for r in runs):
+        tiles.append({"label": "training time", "values": [(r.name, _duration(r.train_seconds), "") for r in runs]})
+    return tiles
+
+
+def _accuracy_row(name: str, scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
+    cells = [by_type.get(name) for by_type in scores.values()]
+    first = next(c for c in cells if c is not None)
+    return {
+        "name": {"average": "mean of types"}.get(name, name.replace("_", " ")),
+        "overall": name in OVERALL,
+        "chance": None if first.chance is None else _percent(first.chance),
+        "constant": _percent(first.constant),
+        "n": first.n,
+        "cells": [None if c is None else {"value": _percent(c.value), "interval": _interval(c)} for c in cells],
+    }
+
+
+def _difference(reference: ReportRun, run: ReportRun) -> dict[str, str]:
+    delta = paired_difference(reference.records, run.records, lambda r: same_short_answer(r["prediction"], r["answer"]))
+    return {
+        "text": f"{run.name} minus {reference.name}",
+        "value": f"{100 * delta.value:+.1f} points".replace("-", "−"),
+        "interval": f"{100 * delta.low:+.1f} to {100 * delta.high:+.1f}".replace("-", "−"),
+        "n": str(delta.n),
+    }
+
+
+def _cost_rows(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
+    """Rows of the table of tokens and seconds: a label and one cell per run."""
+    tokens = [token_means(r.records) for r in runs]
+    rows = [
+        {"name": "visual tokens per question", "cells": [f"{t['visual_after']:.1f} of {t['visual_before']:.1f}" for t in tokens]},
+        {"name": "tokens per question, text included", "cells": [f"{t['tokens_after']:.1f} of {t['tokens_before']:.1f}" for t in tokens]},
+    ]
+    if any(r.train_seconds is not None for r in runs):
+        rows.append({"name": "training", "cells": ["–" if r.train_seconds is None else _duration(r.train_seconds) for r in runs]})
+    parts = list(dict.fromkeys(k for r in runs for k in r.timing if k != "questions"))
+    for part in parts:
+        cells = [f"{1000 * r.timing[part] / r.timing['questions']:.1f} ms" if part in r.timing else "–" for r in runs]
+        rows.append({"name": f"answering one question: {part}", "cells": cells})
+    return rows
+
+
+def _fact_rows(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(k for r in runs for k in r.facts))
+    return [{"name": n, "cells": [r.facts.get(n, "–") for r in runs]} for n in names]
+
+
+def _sample(sample: SampleVideo, run_names: Sequence[str]) -> dict[str, Any]:
+    questions = []
+    for q in sample.questions:
+        answers = [{"text": q["predictions"][name], "right": same_short_answer(q["predictions"][name], q["answer"])} for name in run_names]
+        questions.append({"question": q["question"], "answer": q["answer"], "answers": answers})
+    strip = film_strip(sample.frames, sample.timestamps, sample.keep_cells, sample.scores, sample.grid, max_frames=16)
+    return {"title": sample.title, "strip": strip, "questions": questions}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _interval(score: Score) -> str:
+    return f"{100 * score.low:.1f}–{100 * score.high:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else (f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min")

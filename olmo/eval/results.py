@@ -1,0 +1,178 @@
+"""Files of one evaluation: where they lie, how they grow, and when they may be continued.
+
+A result folder holds `settings.json` (what was asked of which weights), `predictions.jsonl` (one line per question,
+appended as answers come) and `metrics.json` (written last). While several ranks answer, rank r > 0 appends to
+`predictions.rank<r>.jsonl`; rank 0 merges these at the end.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from olmo.eval.tasks import Task
+from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
+
+PREDICTIONS = "predictions.jsonl"
+METRICS = "metrics.json"
+SETTINGS = "settings.json"
+
+
+def result_folder(checkpoint: Path, step: int | None, task: Task, eval_name: str | None, save_dir: str | Path | None = None) -> Path:
+    """`predictions[-ck<step>]-<task>-<split>[-<eval_name>]`, beside a `step<N>` folder or inside any other checkpoint.
+
+    Beside a folder without a step two checkpoints of one parent would share their results, therefore inside.
+    """
+    if save_dir is not None:
+        base = Path(save_dir)
+    else:
+        base = checkpoint if step is None else checkpoint.parent
+    parts = ["predictions", *([f"ck{step}"] if step is not None else []), task.name, task.split, *([eval_name] if eval_name else [])]
+    return base / "-".join(parts)
+
+
+def weights_fingerprint(checkpoint: Path) -> dict[str, Any]:
+    """Size and time of the file that a checkpoint cannot do without: retrained weights in the same folder differ in it."""
+    for name in ("model.pt", "model_and_optim/.metadata"):
+        file = checkpoint / name
+        if file.is_file():
+            stat = file.stat()
+            return {"file": name, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    raise OLMoConfigurationError(f"{checkpoint} holds neither model.pt nor model_and_optim/.metadata")
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Short name of a mapping of settings; equal settings give equal names on every machine."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ResultFolder:
+    """The files of one evaluation, seen from one rank."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], *, rank: int = 0, world_size: int = 1) -> None:
+        self.path, self.settings, self.rank, self.world_size = Path(path), settings, rank, world_size
+        self._own = None
+
+    # ------------------------------------------------------------------ before
+
+    def prepare(self, overwrite: bool) -> None:
+        """Rank 0, before the others open the folder: create it, clear it if asked, refuse results of other settings."""
+        if overwrite and self.path.exists():
+            self._writing(lambda: shutil.rmtree(self.path))
+        self._writing(lambda: self.path.mkdir(parents=True, exist_ok=True))
+        saved = self._saved_settings()
+        if saved is not None and settings_hash(saved) != settings_hash(self.settings):
+            raise OLMoConfigurationError(
+                f"{self.path} holds predictions made with other settings ({_first_difference(saved, self.settings)}); "
+                "use --overwrite to redo them or --eval_name to keep both"
+            )
+        if saved is None:
+            if (self.path / PREDICTIONS).exists():
+                raise OLMoConfigurationError(f"{self.path} holds predictions but no {SETTINGS}; use --overwrite to redo them")
+            self._write_json(SETTINGS, self.settings)
+
+    def finished_metrics(self, max_examples: int | None) -> dict[str, Any] | None:
+        """`metrics.json` of an earlier run with the same settings and the same number of questions, if there is one."""
+        saved = self._saved_settings()
+        file = self.path / METRICS
+        if saved is None or settings_hash(saved) != settings_hash(self.settings) or not file.is_file():
+            return None
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        return metrics if metrics.get("max_examples") == max_examples else None
+
+    def read_predictions(self) -> list[dict[str, Any]]:
+        """Every line written so far by any rank (whole lines only), each question once."""
+        found: dict[str, dict[str, Any]] = {}
+        for file in sorted(self.path.glob("predictions*.jsonl")):
+            for line in _whole_lines(file):
+                record = json.loads(line)
+                found.setdefault(record["example_id"], record)
+        return list(found.values())
+
+    # ------------------------------------------------------------------ while
+
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        """Add lines to this rank's file; they are on disk when this returns."""
+        if self._own is None:
+            file = self.path / (PREDICTIONS if self.rank == 0 else f"predictions.rank{self.rank}.jsonl")
+            _cut_partial_line(file)
+            self._own = self._writing(lambda: open(file, "a", encoding="utf-8"))
+        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        self._writing(lambda: self._own.write(text))
+        self._writing(self._own.flush)
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+
+    # ------------------------------------------------------------------ after
+
+    def merge(self) -> list[dict[str, Any]]:
+        """Rank 0, after every rank has closed: one `predictions.jsonl` in the order of the data set."""
+        records = sorted(self.read_predictions(), key=lambda r: r["order"])
+        temporary = self.path / f"{PREDICTIONS}.tmp"
+        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        self._writing(lambda: temporary.write_text(text, encoding="utf-8"))
+        self._writing(lambda: temporary.replace(self.path / PREDICTIONS))
+        for part in self.path.glob("predictions.rank*.jsonl"):
+            part.unlink()
+        return records
+
+    def write_metrics(self, content: dict[str, Any]) -> None:
+        self._write_json(METRICS, content)
+
+    # ------------------------------------------------------------------ helpers
+
+    def _saved_settings(self) -> dict[str, Any] | None:
+        file = self.path / SETTINGS
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        temporary = self.path / f"{name}.tmp"
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+        self._writing(lambda: temporary.write_text(text, encoding="utf-8"))
+        self._writing(lambda: temporary.replace(self.path / name))
+
+    def _writing(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as err:
+            raise OLMoEnvironmentError(f"cannot write results to {self.path}: {err.strerror or err}") from None
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a predictions file."""
+    return [json.loads(line) for line in _whole_lines(Path(path))]
+
+
+def _whole_lines(file: Path) -> list[str]:
+    """Lines that end in a newline: the last one may have been cut by a crash."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text[: text.rfind("\n") + 1].split("\n") if line]
+
+
+def _cut_partial_line(file: Path) -> None:
+    """Remove what a crash left behind the last newline, so that the next line starts on its own."""
+    if not file.is_file():
+        return
+    content = file.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        os.truncate(file, whole)
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    """The first key in which two mappings differ, with both values."""
+    new = json.loads(json.dumps(new, default=str))
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if a != b:
+            if isinstance(a, dict) and isinstance(b, dict):
+                return _first_difference(a, b, f"{prefix}{key}.")
+            return f"{prefix}{key} was {a}, now {b}"
+    return "no visible key"

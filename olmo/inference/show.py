@@ -1,0 +1,201 @@
+"""Pictures of what was kept: dropped cells greyed, scores as a heat map, as images, a page or a video."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
+
+PAPER = np.array([244, 245, 247], dtype=np.float32)
+"""Colour towards which dropped cells fade."""
+FRAMES_PER_ROW = 8
+
+
+@dataclass(frozen=True)
+class CellGrid:
+    """How the cells of a frame lie on it: windows of patches, on a grid padded so that the window divides it."""
+
+    patches: tuple[int, int]
+    """Patches of a frame, (rows, columns)."""
+    window: tuple[int, int]
+    """Patches of a cell, (rows, columns)."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells of a frame, (rows, columns)."""
+        return -(-self.patches[0] // self.window[0]), -(-self.patches[1] // self.window[1])
+
+    @property
+    def cells(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def edges(self, axis: int, pixels: int) -> list[tuple[int, int]]:
+        """Pixel range of each cell along one axis of a picture of that many pixels (padding patches have no pixels)."""
+        count, patches, window = self.shape[axis], self.patches[axis], self.window[axis]
+        before = (count * window - patches) // 2
+        cuts = [min(max(i * window - before, 0), patches) for i in range(count + 1)]
+        at = [round(c * pixels / patches) for c in cuts]
+        return list(zip(at[:-1], at[1:], strict=True))
+
+    def to_pixels(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Spread one value per cell, [C], over a picture, [height, width]."""
+        grid = np.asarray(cells).reshape(self.shape)
+        rows = np.repeat(grid, [b - a for a, b in self.edges(0, height)], axis=0)
+        return np.repeat(rows, [b - a for a, b in self.edges(1, width)], axis=1)
+
+
+def grey_dropped(frame: np.ndarray, keep: np.ndarray, grid: CellGrid) -> np.ndarray:
+    """The frame [H, W, 3] uint8 with its dropped cells (keep [C] false) faded to pale grey."""
+    height, width = frame.shape[:2]
+    kept = grid.to_pixels(keep, height, width)[..., None]
+    grey = frame.astype(np.float32).mean(-1, keepdims=True)
+    faded = 0.22 * grey + 0.78 * PAPER
+    return np.where(kept, frame, faded.round().astype(np.uint8)).astype(np.uint8)
+
+
+def heat_map(frame: np.ndarray, scores: np.ndarray, grid: CellGrid, scale: tuple[float, float]) -> np.ndarray:
+    """The frame in grey under the colours of its scores [C]; `scale` = the scores at the two ends of the colour map."""
+    import matplotlib
+
+    height, width = frame.shape[:2]
+    low, high = scale
+    level = np.clip((grid.to_pixels(scores, height, width) - low) / max(high - low, 1e-9), 0, 1)
+    colour = matplotlib.colormaps["viridis"](level)[..., :3] * 255
+    grey = frame.astype(np.float32).mean(-1, keepdims=True)
+    return (0.72 * colour + 0.28 * grey).round().astype(np.uint8)
+
+
+def score_scale(scores: np.ndarray) -> tuple[float, float]:
+    """Ends of the colour map of one video: its scores without the outermost 2 %; frame 0 is always kept, so it has no say."""
+    judged = scores[1:] if len(scores) > 1 else scores
+    low, high = np.percentile(judged, [2, 98])
+    return float(low), float(high)
+
+
+def as_data_url(picture: np.ndarray, side: int = 168) -> str:
+    """A picture as text that an HTML page can hold; its longer side becomes `side` pixels."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    ratio = side / max(image.size)
+    resample = Image.Resampling.LANCZOS if ratio < 1 else Image.Resampling.BICUBIC
+    image = image.resize([max(1, round(s * ratio)) for s in image.size], resample)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=86, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def film_strip(
+    frames: np.ndarray,
+    timestamps: Sequence[float],
+    keep: np.ndarray | None,
+    scores: np.ndarray | None,
+    grid: CellGrid,
+    max_frames: int | None = None,
+) -> dict[str, Any]:
+    """What the template `strip.html.j2` draws: rows of frames, each with its kept view, heat map and kept count."""
+    chosen = list(range(len(frames)))
+    if max_frames and len(frames) > max_frames:
+        chosen = np.linspace(0, len(frames) - 1, max_frames).round().astype(int).tolist()
+    scale = None if scores is None else score_scale(scores)
+    tiles = []
+    for i in chosen:
+        kept = None if keep is None else int(keep[i].sum())
+        tiles.append(
+            {
+                "time": f"{float(timestamps[i]):.1f} s",
+                "frame": as_data_url(frames[i]),
+                "kept_view": None if keep is None else as_data_url(grey_dropped(frames[i], keep[i], grid)),
+                "heat": None if scores is None or i == 0 else as_data_url(heat_map(frames[i], scores[i], grid, scale)),
+                "kept": kept,
+                "share": None if kept is None else kept / grid.cells,
+            }
+        )
+    return {
+        "rows": [tiles[i : i + FRAMES_PER_ROW] for i in range(0, len(tiles), FRAMES_PER_ROW)],
+        "columns": min(FRAMES_PER_ROW, len(tiles)),
+        "cells": grid.cells,
+        "has_keep": keep is not None,
+        "has_scores": scores is not None,
+        "shown": len(tiles),
+        "total": len(frames),
+    }
+
+
+def template_environment(*packages: str):
+    """Jinja2 environment that finds the templates of this package and of those named."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loaders = [PackageLoader(p, "templates") for p in ("olmo.inference", *packages)]
+    return Environment(loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def show(answer, path: str | Path, *, video: str = "", question: str = "") -> None:
+    """Write the kept view of an `Answer` to `path`: a page (.html) or a video (.mp4)."""
+    writers = {".html": write_html, ".mp4": write_mp4}
+    path = Path(path)
+    check_show_path(path)
+    try:
+        writers[path.suffix.lower()](answer, path, video, question)
+    except OSError as err:
+        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
+
+
+def check_show_path(path: str | Path) -> None:
+    """Refuse a name that `show` cannot write, before any work is done."""
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".mp4"):
+        raise OLMoCliError(f"--show {path}: the name must end in .html or .mp4")
+    if not path.resolve().parent.is_dir():
+        raise OLMoCliError(f"--show {path}: there is no folder {path.resolve().parent}")
+
+
+def write_html(answer, path: Path, video: str, question: str) -> None:
+    strip = film_strip(answer.frames, answer.timestamps, answer.keep_cells, answer.scores, answer.grid)
+    page = template_environment().get_template("kept.html.j2")
+    path.write_text(page.render(strip=strip, answer=answer, video=video, question=question), encoding="utf-8")
+
+
+def write_mp4(answer, path: Path, video: str, question: str) -> None:
+    """Original frame beside kept view (and heat map), each frame for as long as it stood for in the video."""
+    import av
+
+    side = 256
+    panels = [_panels(answer, i, side) for i in range(len(answer.frames))]
+    height, width = (n - n % 2 for n in panels[0].shape[:2])
+    times = np.asarray(answer.timestamps, dtype=float)
+    typical = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        # The last panel is written twice so that it, too, is seen for a moment.
+        for panel, seconds in zip([*panels, panels[-1]], [*times - times[0], times[-1] - times[0] + typical], strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(panel[:height, :width]), format="rgb24")
+            frame.pts, frame.time_base = round(seconds * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _panels(answer, i: int, height: int) -> np.ndarray:
+    """One picture of the output video: frame, kept view and heat map side by side."""
+    from PIL import Image
+
+    frame = answer.frames[i]
+    scale = height / frame.shape[0]
+    size = (max(2, round(frame.shape[1] * scale)), height)
+    frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+    views = [frame]
+    if answer.keep_cells is not None:
+        views.append(grey_dropped(frame, answer.keep_cells[i], answer.grid))
+    if answer.scores is not None:
+        heat = frame.mean(-1, keepdims=True).repeat(3, -1).astype(np.uint8)
+        views.append(heat if i == 0 else heat_map(frame, answer.scores[i], answer.grid, score_scale(answer.scores)))
+    gap = np.full((height, 8, 3), 255, dtype=np.uint8)
+    return np.concatenate([v for view in views for v in (gap, view)][1:], axis=1)
