@@ -8,6 +8,7 @@ checked by names and shapes before anything is read, so that a wrong one is refu
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,8 @@ def load_sharded(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
         def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
             return read_metadata(folder)
 
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process.*")
         dcp.load(tensors, storage_reader=Reader(folder / "model_and_optim"), no_dist=not dist.is_initialized())
 
 

@@ -53,6 +53,8 @@ def build_sharded_model(cfg: TrainConfig, world: World) -> ModelBase:
         compile_args=cfg.compile.asdict() if cfg.compile is not None and on_gpu else None,
         activation_checkpointing=cfg.activation_checkpointing,
     )
+    # One process too: otherwise a step without pictures would freeze the vision part there, but decay it on several ranks.
+    model.run_vision_without_images = True
     return model.to_empty(device=world.device)
 
 

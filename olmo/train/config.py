@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from olmo.data.loader import DataLoaderConfig
-
 from olmo.config import BaseConfig, StrEnum, build_config
+from olmo.data.loader import DataLoaderConfig
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import build_model_config
 from olmo.train.optim import OptimizerConfig
@@ -261,6 +260,10 @@ class TrainConfig(BaseConfig):
 
     def validate(self, world_size: int) -> None:
         """Refuse what cannot run, before anything is loaded."""
+        if self.model is None:
+            raise OLMoConfigurationError("the config has no block 'model'")
+        self.model.validate()
+        self.data.check()
         self.rows_per_rank(world_size)
         positive = {
             "device_train_microbatch_size": self.device_train_microbatch_size,
@@ -276,8 +279,6 @@ class TrainConfig(BaseConfig):
             raise OLMoConfigurationError(
                 f"save_num_checkpoints_to_keep={self.save_num_checkpoints_to_keep}: must be -1 (all), 0 (none) or more"
             )
-        if self.model is None:
-            raise OLMoConfigurationError("the config has no block 'model'")
 
 
 @dataclass
@@ -338,6 +339,12 @@ RETIRED = {
     "optimizer.metrics_log_interval": _ANY,
     "scheduler.units": Retired(("steps",), "warm-up and decay count optimiser steps"),
     "scheduler.t_warmup": _ANY,
+    "data.max_text_seq_len": Retired((None,)),
+    "data.persistent_workers": _ANY,
+    "data.enable_variable_sized_token_pooling": _ANY,
+    "data.packing.cp_world_size": Retired((1,), "sequences are not split over devices"),
+    "data.packing.mode": Retired(("dynamic_solver",)),
+    "data.packing.track_packing_state": _ANY,
     "fsdp.fsdp2": Retired((True,)),
     "fsdp.use_orig_params": _ANY,
     "fsdp.wrapping_strategy": _ANY,

@@ -5,8 +5,9 @@ gives only its `model`, to which the published fine-tuning settings of preproces
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from olmo.config import parse_overrides
@@ -52,11 +53,23 @@ def _raise_cli_error(message: str) -> None:
 
 
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
-    """(flags, `key=value` overrides); options after `--key value` pairs are told apart by name."""
-    args, rest = build_parser(prog).parse_known_args(list(argv))
+    """(flags, `key=value` overrides)."""
+    parser = build_parser(prog)
+    args, rest = parser.parse_known_args(_join_values(argv, parser._option_string_actions))
     if args.cp_degree != 1:
         raise OLMoCliError(f"--cp_degree={args.cp_degree}: sequences are not split over devices here, only 1 is offered")
     return args, parse_overrides(rest)
+
+
+def _join_values(argv: Sequence[str], flags: Collection[str]) -> list[str]:
+    """Write `--key value` of every key that is no flag as `--key=value`, so that no value is taken for a positional."""
+    words, joined = list(argv), []
+    while words:
+        word = words.pop(0)
+        if word.startswith("--") and "=" not in word and word not in flags and words and not words[0].startswith("--"):
+            word = f"{word}={words.pop(0)}"
+        joined.append(word)
+    return joined
 
 
 def published_defaults() -> dict[str, Any]:
@@ -110,7 +123,7 @@ SFT_MODEL = (
     "mm_preprocessor.video.time_mode=per-frame-compact",
     "mm_preprocessor.video.max_frames=128",
     "mm_preprocessor.video.time_sampling=True",
-    "mm_preprocessor.video.loading_method=torchcodec_exact",
+    "mm_preprocessor.video.loading_method=auto",  # torchcodec where it is installed, as published
     "mm_preprocessor.video.frame_sample_mode=uniform_last_frame",
     "mm_preprocessor.video.max_fps=[2]",
     "mm_preprocessor.video.max_subtitle_tokens=null",
@@ -156,12 +169,17 @@ def build_train_config(args: argparse.Namespace, overrides: Sequence[str]):
 
         if not isinstance(cfg.model, TemporalVideoOlmoConfig):
             cfg.model = TemporalVideoOlmoConfig.from_molmo2(cfg.model)
-    return cfg.with_overrides([*flag_overrides(args, cfg), *overrides])
+    cfg = cfg.with_overrides([*flag_overrides(args, cfg), *overrides])
+    given = args.prefetch_factor is not None or any(o.startswith("data.prefetch_factor=") for o in overrides)
+    if cfg.data.num_workers == 0 and not given:
+        cfg.data.prefetch_factor = None
+    return cfg
 
 
 def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
-    """The flags that were given, as overrides."""
+    """The mixture and the flags that were given, as overrides."""
     given = {
+        "data.dataset": args.mixture,
         "global_train_batch_size": args.global_batch_size,
         "device_train_microbatch_size": args.device_batch_size,
         "data.sequence_length": args.seq_len,
@@ -169,11 +187,15 @@ def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
         "data.prefetch_factor": args.prefetch_factor,
     }
     flags = [f"{key}={value}" for key, value in given.items() if value is not None]
+    if args.packing and cfg.data.packing is None:
+        flags.append(f"data.packing={json.dumps(PACKING)}")
     return flags
 
 
-def main(argv: Sequence[str], prog: str | None = None) -> int:
+def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = False) -> int:
+    """The command. `always_pack`: as if `--packing` were given (the Molmo2 launcher has no such flag and always packs)."""
     args, overrides = parse(argv, prog)
+    args.packing = args.packing or always_pack
     # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
     cfg = build_train_config(args, overrides)
     if args.print_config:

@@ -3,7 +3,8 @@
 import gc
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from olmo.batch import Batch
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import random_state, set_random_state
 from olmo.train.config import TrainConfig
@@ -117,7 +119,12 @@ class Trainer:
             timed_out = self.cfg.time_limit is not None and self.world.is_main and time.monotonic() - started > self.cfg.time_limit
             return signals.received is not None or timed_out
 
-        batches = iter(self.loader)
+        with closing(iter(self.loader)) as batches:
+            self._steps(batches, wish, signals)
+        if self.stopping and self.world.is_main:
+            log.info("stopped by %s at step %d of %d; the same command continues from here", self.stopping, self.state.step, self.last_step)
+
+    def _steps(self, batches: Iterator[Batch], wish: Callable[[], bool], signals: StopSignals) -> None:
         while self.state.step < self.last_step and not self.stopping:
             before = time.monotonic()
             batch = next(batches)
@@ -132,8 +139,6 @@ class Trainer:
             self._report(result)
             if self.cfg.gen1_gc_interval is not None and self.state.step % self.cfg.gen1_gc_interval == 0:
                 gc.collect(1)
-        if self.stopping and self.world.is_main:
-            log.info("stopped by %s at step %d of %d; the same command continues from here", self.stopping, self.state.step, self.last_step)
 
     def _count(self, result: StepResult, seconds: float) -> None:
         self.steps_done += 1
@@ -146,7 +151,7 @@ class Trainer:
     def _report(self, result: StepResult) -> None:
         metrics = dict(result.metrics)
         if self.state.step % self.cfg.console_log_interval == 0 or self.steps_done == 1:
-            metrics |= {f"train/{key}": value for key, value in mean_metrics(result.extra).items()}
+            metrics |= {f"train/{key}": value for key, value in mean_metrics(result.extra).items()} | self.loader.metrics()
         self._tell("on_step", result, metrics)
 
     def _tell(self, moment: str, *args: Any) -> None:

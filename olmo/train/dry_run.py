@@ -1,0 +1,113 @@
+"""`--dry_run`: what a run would be, without memory for weights: parameters, tokens before and after pruning, FLOPs."""
+
+import logging
+from dataclasses import fields
+
+from rich.console import Console
+from rich.table import Table
+
+from olmo.batch import Batch
+from olmo.exceptions import OLMoDataError
+from olmo.models.model import ModelBase
+from olmo.models.molmo2.preprocessor import build_llm_tokenizer
+from olmo.nn.flops import FlopCount, flops_for_layout, format_flops
+from olmo.preprocessing.example import dropped_cells
+from olmo.train.config import TrainConfig
+from olmo.train.data import build_loader, synthetic_batch
+from olmo.train.distributed import World
+from olmo.train.optim import freeze
+
+log = logging.getLogger(__name__)
+
+
+def dry_run(cfg: TrainConfig, world: World, console: Console) -> None:
+    """Check the config, build the model on the meta device, take one batch and describe all three."""
+    cfg.validate(world.size)
+    model = cfg.model.build_model(device="meta")
+    freeze(model, ft_llm=cfg.ft_llm, ft_vit=cfg.ft_vit, ft_connector=cfg.ft_connector, ft_embedding=cfg.ft_embedding)
+    batch = take_batch(cfg, world)
+    if world.is_main:
+        console.print(parameter_table(model))
+        console.print(token_table(cfg, batch))
+        console.print(flop_table(cfg, batch))
+        console.print("dry run: nothing was trained", markup=False)
+
+
+def take_batch(cfg: TrainConfig, world: World) -> Batch:
+    """One device batch of the real data where they lie here already, else a synthetic one of the configured shapes."""
+    rows = min(cfg.device_train_microbatch_size, cfg.rows_per_rank(world.size))
+    tokenizer = build_llm_tokenizer(cfg.model.llm, fallback_tiny=True)
+    if tokenizer.fallback_for is not None:
+        log.info("the tokenizer %s is not here: the tiny one is used, padded to the same size", tokenizer.fallback_for)
+    cfg.data.check()
+    missing = not_generated(cfg)
+    if missing is None:
+        try:
+            here = cfg.with_overrides(["data.num_workers=0", "data.prefetch_factor=null"])
+            return next(iter(build_loader(here, world, tokenizer=tokenizer, rows=rows)))
+        except OLMoDataError as err:
+            missing = str(err).partition(";")[0]
+    log.info("a synthetic batch of the configured shapes stands in for the data: %s", missing)
+    return synthetic_batch(cfg, tokenizer, rows)
+
+
+def not_generated(cfg: TrainConfig) -> str | None:
+    """A dry run generates nothing: the name of a generated data set that is not there yet, or None."""
+    folder = cfg.data.moving_shapes.folder() / cfg.data.split
+    wanted = any(d.dataset_name.startswith("moving_shapes") for group in cfg.data.groups() for d in group.datasets)
+    return "moving_shapes has not been generated yet" if wanted and not (folder / "complete.json").is_file() else None
+
+
+def parameter_table(model: ModelBase) -> Table:
+    table = Table("part", "parameters", "trained", "tensors", title=f"parameters of {model.config.model_name}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    total = trained = tensors = 0
+    for group, members in model.parameter_groups().items():
+        if not members:
+            continue
+        count = sum(p.numel() for _, p in members)
+        part = sum(p.numel() for _, p in members if p.requires_grad)
+        table.add_row(group, f"{count:,}", f"{part:,}", str(len(members)))
+        total, trained, tensors = total + count, trained + part, tensors + len(members)
+    table.add_section()
+    table.add_row("all", f"{total:,}", f"{trained:,}", str(tensors))
+    return table
+
+
+def token_table(cfg: TrainConfig, batch: Batch) -> Table:
+    """Per row: frames, cells and tokens, before and after pruning."""
+    topk, prune_from_frame = pruning(cfg)
+    table = Table("row", "frames", "cells", "cells kept", "tokens", "tokens after", "with loss", title="one device batch")
+    for column in table.columns:
+        column.justify = "right"
+    for i, row in enumerate(batch.layout):
+        dropped = dropped_cells(row.segments, topk, prune_from_frame)
+        cells = f"{row.num_pooled:,}", f"{row.num_pooled - dropped:,}"
+        table.add_row(str(i), str(row.num_frames), *cells, f"{row.num_tokens:,}", f"{row.num_tokens - dropped:,}", str(row.num_loss_tokens))
+    return table
+
+
+def flop_table(cfg: TrainConfig, batch: Batch) -> Table:
+    """Forward FLOPs of that batch as configured and without pruning; training is three times as much."""
+    pruned = flops_for_layout(cfg.model, batch.layout)
+    plain = flops_for_layout(cfg.model, batch.layout, topk=0.0)
+    table = Table("part", "as configured", "without pruning", title="FLOPs of one forward pass over that batch")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for part in fields(FlopCount):
+        a, b = getattr(pruned, part.name), getattr(plain, part.name)
+        if a or b:
+            table.add_row(part.name.replace("_", " "), format_flops(a), format_flops(b))
+    table.add_section()
+    table.add_row("all", format_flops(pruned.total), format_flops(plain.total))
+    recompute = cfg.activation_checkpointing
+    table.add_row("training step", format_flops(pruned.training(recompute)), format_flops(plain.training(recompute)))
+    table.caption = f"ideal speed-up {plain.total / pruned.total:.2f}x" if pruned.total < plain.total else None
+    return table
+
+
+def pruning(cfg: TrainConfig) -> tuple[float, int]:
+    """Fraction of cells that the model removes, and frames left out of its budget."""
+    vision = cfg.model.vision_backbone
+    return (0.0, 0) if vision is None else cfg.model.mm_preprocessor.pruning(vision.vit)

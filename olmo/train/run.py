@@ -1,0 +1,150 @@
+"""A whole run, in its fixed order: check, decide where to start, build, load, train."""
+
+import logging
+import shutil
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from olmo.checkpoint_io import is_unsharded, read_config, select_checkpoint
+from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
+from olmo.train import build
+from olmo.train.callbacks.checkpointer import Checkpointer
+from olmo.train.callbacks.console import ConsoleLogger
+from olmo.train.callbacks.jsonl import JsonlLogger
+from olmo.train.callbacks.speed import SpeedMonitor
+from olmo.train.callbacks.wandb import WandbLogger
+from olmo.train.callbacks.wandb import wanted as wandb_wanted
+from olmo.train.checkpoint import cannot_write, existing_steps, load_optimizer, load_trainer_state, probe_save_folder
+from olmo.train.config import RuntimeData, TrainConfig
+from olmo.train.data import build_loader
+from olmo.train.distributed import World, on_main
+from olmo.train.optim import build_optimizer
+from olmo.train.scheduler import Scheduler
+from olmo.train.step import TrainStep
+from olmo.train.trainer import Trainer
+from olmo.version import __version__
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins."""
+
+    folder: Path | None = None
+    """Checkpoint; None = fresh weights."""
+    optimizer: bool = False
+    """Take its optimiser state."""
+    trainer: bool = False
+    """Take step, data position and random state."""
+    resumes: bool = False
+    """It is this run's own checkpoint."""
+
+
+def find_start(cfg: TrainConfig) -> Start:
+    """The newest own checkpoint if resuming is allowed, else `load_path`, else `initial_model_checkpoint`, else nothing."""
+    if cfg.allow_resume and Path(cfg.save_folder).is_dir() and existing_steps(cfg.save_folder):
+        folder = select_checkpoint(cfg.save_folder)
+        if not is_unsharded(folder):
+            return Start(folder, optimizer=not cfg.reset_optimizer_state, trainer=not cfg.reset_trainer_state, resumes=True)
+    if cfg.load_path is not None:
+        folder = select_checkpoint(cfg.load_path)
+        start = Start(folder, optimizer=not cfg.reset_optimizer_state, trainer=not cfg.reset_trainer_state)
+        if is_unsharded(folder) and (start.optimizer or start.trainer):
+            raise OLMoCheckpointError(
+                f"load_path {folder} holds weights only; set reset_optimizer_state=true and reset_trainer_state=true to start from it"
+            )
+        return start
+    if cfg.initial_model_checkpoint is not None:
+        return Start(select_checkpoint(cfg.initial_model_checkpoint))
+    return Start()
+
+
+def prepare_save_folder(cfg: TrainConfig, start: Start) -> None:
+    """Refuse to mix two runs in one folder, and clear what an interrupted save left."""
+    root = Path(cfg.save_folder)
+    if (root / "config.yaml").exists() and not start.resumes and not cfg.save_overwrite:
+        raise OLMoConfigurationError(
+            f"save_folder {root} already holds a run; give another folder, or save_overwrite=true, or allow_resume=true to continue it"
+        )
+
+    def clear() -> None:
+        for left in [*root.glob("step*-tmp"), *root.glob("step*-unsharded-tmp")]:
+            shutil.rmtree(left)
+
+    on_main(clear, cannot_write(root))
+
+
+def compare_configs(cfg: TrainConfig, folder: Path) -> None:
+    """Say which parts of the config changed since the checkpoint that the run continues."""
+    saved = read_config(folder)
+    now: dict[str, Any] = TrainConfig.from_dict(saved).asdict()
+    current = cfg.asdict()
+    changed = [block for block in ("model", "optimizer", "scheduler", "data") if now[block] != current[block]]
+    if changed:
+        log.warning("the config differs from that of %s in: %s; the new values are used", folder, ", ".join(changed))
+
+
+def train(cfg: TrainConfig, world: World, console: Any, command: str = "") -> str:
+    """Run `cfg` to its end; returns the trainer's status."""
+    cfg.validate(world.size)
+    probe_save_folder(cfg.save_folder)
+    start = on_main(lambda: find_start(cfg), cannot_write(cfg.save_folder))
+    prepare_save_folder(cfg, start)
+    loader = build_loader(cfg, world)
+    trainer = build_trainer(cfg, world, console, loader, start)
+    cfg.runtime_data = RuntimeData(
+        args=command,
+        hostname=socket.gethostname(),
+        date=datetime.now().strftime("%m/%d/%Y, %H:%M"),
+        version=__version__,
+        world_size=world.size,
+        resuming_from=str(start.folder) if start.resumes else None,
+    )
+    if not start.resumes:
+        on_main(lambda: cfg.save(Path(cfg.save_folder) / "config.yaml"), cannot_write(cfg.save_folder))
+    return trainer.fit()
+
+
+def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, start: Start) -> Trainer:
+    """Model, optimiser and trainer, loaded from where the run starts."""
+    model = build.build_sharded_model(cfg, world)
+    if start.folder is None:
+        build.initialise_weights(cfg, model, world)
+        build.load_pretrained(model, world)
+    else:
+        build.load_weights(cfg, model, start.folder, world)
+    bad = build.check_finite(model)
+    if bad is not None:
+        raise OLMoCheckpointError(f"{start.folder or 'the initial model'} has a value in {bad} that is not finite")
+    # From here on every rank draws its own dropout; a resumed run gets its saved state back below.
+    build.seed_everything(cfg.seed + world.rank)
+    optimizer = build_optimizer(cfg.optimizer, model)
+    step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, cfg.max_steps), world)
+    callbacks = [
+        SpeedMonitor(cfg.speed_monitor.window_size),
+        JsonlLogger(cfg.save_folder),
+        ConsoleLogger(cfg.console_log_interval, console),
+        *([WandbLogger(cfg.wandb)] if wandb_wanted(cfg.wandb) else []),
+        Checkpointer(cfg, protected=None if start.resumes else start.folder),
+    ]
+    trainer = Trainer(cfg, model, optimizer, step, loader, callbacks, world)
+    if start.trainer:
+        trainer.load_state_dict(load_trainer_state(start.folder, world))
+        trainer.resumed = start.resumes
+    # The last checkpoint of a finished run may have no optimiser state (save_final_optim=false), and needs none.
+    if start.optimizer and trainer.state.step < cfg.last_step:
+        load_optimizer(start.folder, optimizer)
+    if world.is_main:
+        parts = ", ".join(f"{g} {sum(p.numel() for _, p in m):,}" for g, m in model.parameter_groups().items() if m)
+        log.info("parameters: %s", parts)
+        if start.folder is None:
+            log.info("starting from fresh weights")
+        else:
+            log.info("%s %s at step %d", "continuing" if start.resumes else "starting from", start.folder, trainer.state.step)
+        if start.resumes:
+            compare_configs(cfg, start.folder)
+    return trainer
