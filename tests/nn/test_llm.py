@@ -157,7 +157,7 @@ def test_cached_tokens_equal_the_full_pass():
         keys = token_attributes(torch.zeros(3, 9 + steps, dtype=torch.long), None)
         for _ in range(steps):
             cache.slots = slots
-            query = keys.map(lambda t: t.gather(1, slots[:, None]))
+            query = keys.map(lambda t, at=slots[:, None]: t.gather(1, at))
             new = full.gather(1, slots[:, None])
             hidden = llm(llm.embed(new), slots[:, None], dense_mask(query, keys, None), cache)
             actual.append(llm.logits(hidden[:, 0]))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from omegaconf import OmegaConf
 
 from olmo.batch import Batch
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
@@ -53,7 +54,8 @@ class Molmo2Model(ModelBase):
         files = {"transformer.": self.config.llm.init_path}
         if self.config.vision_backbone is not None:
             files["vision_backbone.image_vit."] = self.config.vision_backbone.vit.init_path
-        return {prefix: path for prefix, path in files.items() if path is not None}
+        # a config made in Python still holds references to environment variables
+        return {prefix: OmegaConf.create([path])[0] for prefix, path in files.items() if path is not None}
 
     def group_of(self, name: str) -> str:
         if "temporal_token_scorer" in name:
