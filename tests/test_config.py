@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmo.config import BaseConfig, StrEnum, parse_overrides
@@ -88,12 +88,14 @@ NAME = st.from_regex(r"[a-z][a-z_]{0,8}(\.[a-z][a-z_]{0,8}){0,2}", fullmatch=Tru
 VALUE = st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=12)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(NAME, VALUE), max_size=5))
 def test_equals_form_keeps_every_value(pairs):
     """Whatever stands behind the first `=` reaches the override untouched."""
     assert parse_overrides([f"--{k}={v}" for k, v in pairs]) == [f"{k}={v}" for k, v in pairs]
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(NAME, VALUE.filter(lambda v: not v.startswith("--") and "=" not in v)), max_size=5))
 def test_space_form_equals_equals_form(pairs):
     spaced = [word for k, v in pairs for word in (f"--{k}", v)]
