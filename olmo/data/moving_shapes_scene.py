@@ -158,13 +158,13 @@ def choose_questions(questions: Sequence[Question], rng: np.random.Generator, ty
     """
     possible = {q.type: q for q in questions if q.type in types}
     general = [t for t in types if t not in ORDER_TYPES]
+    room_in_fullest = max(1, number - sum(t in ORDER_TYPES for t in types)) if general else 0
     order = [t for t in ORDER_TYPES if t in possible]
-    room_in_fullest = max(1, number - sum(t in ORDER_TYPES for t in types))
+    order = [order[i] for i in rng.permutation(len(order))][: number - room_in_fullest]
     counted = rng.random() < room_in_fullest / max(1, len(general))
     others = [t for t in general if t != "count"]
     picked = ["count"] * (counted and "count" in possible) + [others[i] for i in rng.permutation(len(others))]
-    room = max(1, number - len(order))
-    return [possible[t] for t in (order + picked[:room])[: max(number, 1)]]
+    return [possible[t] for t in order + picked[: number - len(order)]]
 
 
 def _direction(scene: Scene, shape: MovingShape) -> str:

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-STEP = 4
-
 
 def numbered_frame(number: int, size: int = 64) -> np.ndarray:
     """A grey frame that encodes `number` in eight binary blocks (robust to lossy coding)."""
@@ -58,6 +56,18 @@ def write_audio(path: Path) -> Path:
     return path
 
 
+def write_header_only(path: Path) -> Path:
+    """A video of zero length."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+    return path
+
+
 def broken_zoo(folder: Path) -> dict[str, tuple[Path, str]]:
     """Name -> (file, expected cause)."""
     good = write_clip(folder / "good.mp4", frames=60).read_bytes()
@@ -68,6 +78,7 @@ def broken_zoo(folder: Path) -> dict[str, tuple[Path, str]]:
         "text": (folder / "text.mp4", "corrupt"),
         "cut_without_index": (folder / "cut.mp4", "corrupt"),
         "cut_with_index": (folder / "cut_front.mp4", "truncated"),
+        "zero_length": (write_header_only(folder / "zero.avi"), "no_frames"),
         "audio_only": (write_audio(folder / "audio.mp4"), "no_video"),
     }
     zoo["empty"][0].write_bytes(b"")
