@@ -128,13 +128,19 @@ def test_tiling_is_the_best_by_brute_force(height, width, max_crops):
 
 @given(st.integers(5, 90), st.integers(5, 90))
 def test_tiles_show_the_canvas(height, width):
-    """The patch that the map names shows exactly that part of the resized image. Seen to fail with the margins exchanged."""
+    """The patch that the map names shows exactly that part of the resized image, and is none of its tile's margins (but at
+    the border of the image). Seen to fail with tiles cut one patch to the right, and with the two margins exchanged."""
     pixels = PixelConfig((14, 14), 2)
     image = np.random.default_rng(height * 100 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     tiles, canvas_ids = overlapping_tiles(image, pixels, [1, 2], 6)
     canvas = resize_frame(image, (canvas_ids.shape[0] * 2, canvas_ids.shape[1] * 2))
     whole = patchify(canvas[None], 2)[0]
     np.testing.assert_array_equal(pixels.to_patches(tiles).reshape(-1, 12)[canvas_ids.reshape(-1)], whole)
+    rows, columns = (n // 4 for n in np.asarray(canvas_ids.shape) - 3)  # each tile adds 7 - 1 - 2 patches
+    tile, place = np.divmod(canvas_ids, 49)
+    for t, p in zip(tile.reshape(-1), place.reshape(-1), strict=True):
+        for at, index, last in ((p // 7, t // columns, rows - 1), (p % 7, t % columns, columns - 1)):
+            assert (at >= 1 or index == 0) and (at < 5 or index == last)
 
 
 def test_lists_of_images():
