@@ -189,14 +189,16 @@ def _last(valid: torch.Tensor) -> torch.Tensor:
 
 
 def flat_positions(mask: torch.Tensor, total: int, what: str) -> torch.Tensor:
-    """Indices [total] of the true entries of the flattened mask, without asking the device how many there are.
+    """Indices [total] of the true entries of the flattened mask, without asking the device how many there are."""
+    check_total(mask, total, what)
+    return kept_indices(mask.flatten(), total)
 
-    Where asking costs nothing (CPU), a wrong `total` is an error instead of wrong indices.
-    """
+
+def check_total(mask: torch.Tensor, total: int, what: str) -> None:
+    """Refuse a batch whose tensors and layout disagree (on a GPU the kernel asserts it, nothing waits for the answer)."""
     if mask.device.type == "cpu" and int(mask.sum()) != total:
         raise OLMoDataError(f"the batch has {int(mask.sum())} positions but {total} {what}")
     torch._assert_async(mask.sum() == total, f"the batch does not have {total} {what}")
-    return kept_indices(mask.flatten(), total)
 
 
 def fit_length(batch: Batch, length: int) -> Batch:

@@ -11,6 +11,7 @@ import torch
 
 from olmo.batch import PAD_ID, Batch
 from olmo.exceptions import OLMoDataError
+from olmo.models.molmo2.model import check_total
 from olmo.nn.attention_mask import EXAMPLE_STRIDE
 
 
@@ -36,6 +37,7 @@ def compact(
     if longest > length:
         raise OLMoDataError(f"a row has {longest} tokens after pruning, which does not fit into sequences of {length}")
     keep = kept_tokens(batch, keep_rows, image_patch_id)
+    check_total(keep, sum(row.num_tokens for row in layout), "tokens after pruning by the layout (<im_patch> tokens and cells must match)")
     if renumber:
         batch = replace(batch, position_ids=closed_positions(batch, keep))
     source, filled = _sources(keep, length)
