@@ -110,7 +110,7 @@ POINT_MODES = {
 }
 """Style -> how the answer counts (see `PointFormatter.frames`)."""
 
-UNSUPPORTED_STYLES = ("_point_track", "_point_ground", "multi_image_pointing", "multi_image_counting", "multi_image_point_then_count")
+UNSUPPORTED_STYLES = ("_point_track", "_point_ground", "multi_image_pointing", "multi_image_count", "multi_image_point_then_count")
 
 
 @cache
