@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,7 +15,7 @@ class _Failed:
         self.error = error
 
 
-def in_background(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def in_background(items: Generator[T], depth: int = 2) -> Iterator[T]:
     """The same items, made ahead of time in a thread: packing and padding overlap with the training step."""
     ready: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()
@@ -35,6 +35,8 @@ def in_background(items: Iterator[T], depth: int = 2) -> Iterator[T]:
                     return
         except BaseException as err:  # shown where the items are used
             put(_Failed(err))
+        finally:
+            items.close()
 
     thread = threading.Thread(target=run, name="batches", daemon=True)
     thread.start()

@@ -7,7 +7,7 @@ Rank r of R takes the places r, r + R, r + 2R, ...: without packing every global
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Any, TypeVar
@@ -240,36 +240,38 @@ class TrainLoader:
             self._position = position
             yield batch
 
-    def _loaded(self, places: Iterator[int]) -> Iterator[Loaded]:
+    def _loaded(self, places: Iterator[int]) -> Generator[Loaded]:
         """Examples in the order of `places`, whoever reads them."""
         cfg = self.cfg
         if cfg.num_workers == 0:
             return (self.source[p] for p in places)
-        # The iterator is made here, in the main thread, because making it forks the workers.
-        return iter(
-            torch.utils.data.DataLoader(
-                self.source,
-                batch_size=None,
-                sampler=_Endless(places),
-                num_workers=cfg.num_workers,
-                prefetch_factor=cfg.prefetch_factor or 2,
-                timeout=cfg.timeout,
-                collate_fn=_as_it_is,
-            )
+        workers = torch.utils.data.DataLoader(
+            self.source,
+            batch_size=None,
+            sampler=_Endless(places),
+            num_workers=cfg.num_workers,
+            prefetch_factor=cfg.prefetch_factor or 2,
+            timeout=cfg.timeout,
+            collate_fn=_as_it_is,
         )
+        # The iterator is made here, in the main thread, because making it forks the workers.
+        return _owned(iter(workers))
 
-    def _batches(self, loaded: Iterator[Loaded], start: _Position) -> Iterator[tuple[Batch, _Position]]:
+    def _batches(self, loaded: Generator[Loaded], start: _Position) -> Generator[tuple[Batch, _Position]]:
         """Batches, each with the position behind it."""
         rows: list[ProcessedExample] = []
-        for row, position in self._rows_of(loaded, start):
-            rows.append(row)
-            if len(rows) < self.device_batch_size:
-                continue
-            batch = self.collator(rows)
-            if self.cfg.pin_memory and torch.cuda.is_available():
-                batch = batch.pin_memory()
-            yield batch, replace(position, reads=self.failures.state_dict())
-            rows = []
+        try:
+            for row, position in self._rows_of(loaded, start):
+                rows.append(row)
+                if len(rows) < self.device_batch_size:
+                    continue
+                batch = self.collator(rows)
+                if self.cfg.pin_memory and torch.cuda.is_available():
+                    batch = batch.pin_memory()
+                yield batch, replace(position, reads=self.failures.state_dict())
+                rows = []
+        finally:
+            loaded.close()
 
     def _rows_of(self, loaded: Iterator[Loaded], start: _Position) -> Iterator[tuple[ProcessedExample, _Position]]:
         """Rows in order, each with the position behind it."""
@@ -335,6 +337,12 @@ class _Endless(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return self.places
+
+
+def _owned(iterator: Iterator[T]) -> Generator[T]:
+    """The same items; closing it lets go of the iterator, and so ends its workers at once and in order. (Left to the
+    garbage collector, workers are waited for until they notice by themselves, five seconds later.)"""
+    yield from iterator
 
 
 def _as_it_is(value: T) -> T:
