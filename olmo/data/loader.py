@@ -8,6 +8,7 @@ Rank r of R takes the places r, r + R, r + 2R, ...: without packing every global
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Any, TypeVar
@@ -236,8 +237,9 @@ class TrainLoader:
         batches = self._batches(loaded, start)
         if self.cfg.num_workers > 0:
             batches = in_background(batches)
-        for batch, position in batches:
-            self._position = position
+        while True:
+            with _naming_dead_workers():
+                batch, self._position = next(batches)
             yield batch
 
     def _loaded(self, places: Iterator[int]) -> Generator[Loaded]:
@@ -296,13 +298,8 @@ class TrainLoader:
 
     def _account(self, loaded: Iterator[Loaded]) -> ProcessedExample:
         """The next example, after counting what went wrong on the way to it."""
-        try:
+        with _naming_dead_workers():
             result = next(loaded)
-        except RuntimeError as err:
-            if "DataLoader" not in str(err):
-                raise
-            reason = " ".join(str(err).split())[:200]
-            raise OLMoEnvironmentError(f"a data worker died ({reason}); lower data.num_workers or free memory") from None
         self.rejected.update(result.rejected)
         self.failures.record(result.reads, result.failures)
         if result.error is not None:
@@ -316,6 +313,18 @@ class TrainLoader:
             tokens=sum(e.num_tokens_after_pruning for e in examples),
             frames=sum(e.num_frames for e in examples),
         )
+
+
+@contextmanager
+def _naming_dead_workers() -> Iterator[None]:
+    """torch notices a dead worker in whichever thread is looking; either way it is one sentence."""
+    try:
+        yield
+    except RuntimeError as err:
+        if "DataLoader worker" not in str(err):
+            raise
+        reason = " ".join(str(err).split())[:200]
+        raise OLMoEnvironmentError(f"a data worker died ({reason}); lower data.num_workers or free memory") from None
 
 
 def most_frames(preprocessor: Any) -> int:
