@@ -98,7 +98,7 @@ def check_file(command: str, tmp_path: Path) -> None:
 
 
 CHECKS = [
-    (r"make [\w-]+( TORCH_INDEX=\S+)?", check_make),
+    (r"make [\w-]+( (TORCH_INDEX|DEMO_ARGS)=\S+)?", check_make),
     (r"(torchrun --nproc-per-node \d+|python) launch_scripts/(train_image_video_sft|sft)\.py .*", check_train),
     (r"(torchrun --nproc-per-node \d+|python) launch_scripts/eval_molmo2\.py .*", check_eval),
     (r"python scripts/ask\.py .*", check_ask),
@@ -197,7 +197,8 @@ def test_a_stranger_follows_the_documents(tmp_path):
 
     def follow(document: str, start: str, *more: str) -> str:
         command = next(c for c in commands(REPO / document) if c.startswith(start))
-        words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+        run = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
+        words = [part for word in shlex.split(command) for part in run.get(word, [word])]
         done = subprocess.run([*words, *more], cwd=tmp_path, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -205,7 +206,9 @@ def test_a_stranger_follows_the_documents(tmp_path):
     follow("docs/usage.md", "python scripts/make_moving_shapes.py", "--num_train=24", "--num_test=8")
     follow("README.md", "python launch_scripts/train_image_video_sft.py tiny", *small)
     assert (tmp_path / "runs/tiny/metrics.jsonl").is_file() and (tmp_path / "runs/tiny/step3/config.yaml").is_file()
-    follow("README.md", "python launch_scripts/eval_molmo2.py runs/tiny", "--moving_shapes.num_test=8", "--num_workers=0")
+    follow("docs/usage.md", "torchrun --nproc-per-node 2", *small)
+    assert (tmp_path / "runs/two/step3/train/rank1.pt").is_file()
+    follow("README.md", "python launch_scripts/eval_molmo2.py runs/tiny", "--data.moving_shapes.num_test=8", "--num_workers=0")
     follow("docs/usage.md", "python launch_scripts/eval_molmo2.py --list_tasks")
     clip = next((tmp_path / "data").rglob("*.mp4"))
     (tmp_path / "clip.mp4").symlink_to(clip)
