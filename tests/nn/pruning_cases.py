@@ -159,7 +159,7 @@ def slow_change(frames, table):
 
 
 def slow_forward(backbone: TemporalVisionBackbone, images, pooling, layout):
-    """(features, auxiliary loss, {(row, frame): [C] bool}) of the scorer method, one frame at a time."""
+    """(features, auxiliary loss, {(row, frame): ([C] bool, [C] scores)}) of the scorer method, one frame at a time."""
     config, vit = backbone.config.vit, backbone.image_vit
     table = cell_table(config.grid, config.cells.window)
     dtype = vit.positional_embedding.dtype
@@ -189,7 +189,7 @@ def slow_forward(backbone: TemporalVisionBackbone, images, pooling, layout):
                 bias = torch.zeros(config.num_patches, dtype=dtype)
                 alive = torch.ones(config.num_patches, dtype=torch.bool)
                 if budget:
-                    kept[r, start + f] = keep[f]
+                    kept[r, start + f] = keep[f], scores[f]
                     if f:
                         bias = slow_bias(scores[f], config, table)
                     for cell, stays in zip(table, keep[f], strict=True):

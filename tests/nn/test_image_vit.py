@@ -1,7 +1,7 @@
 """The three ViT families against transformers' models with random weights, and the settings that must be refused.
 
 Seen to fail with: exact gelu for quick_gelu, the pre-norm left out, lambda1 and lambda2 swapped, position embedding
-interpolated without antialias (golden files), patches flattened channel-first.
+interpolated without antialias (golden files).
 """
 
 import re

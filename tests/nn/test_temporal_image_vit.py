@@ -1,6 +1,6 @@
 """Cells, budgets, selection and every pruning method against brute force.
 
-Seen to fail with: an unstable or descending sort, ties broken towards later cells, budgets of neighbouring videos swapped,
+Seen to fail with: a descending sort, ties broken towards later cells, budgets of neighbouring videos swapped,
 -0.0 sorted before 0.0, a threshold that does not fall, protected frames never used, the running reference not updated.
 """
 
@@ -66,7 +66,7 @@ def test_selection_equals_brute_force(data):
     plan = plan_of(videos, cells, topk)
     if not plan.videos:
         return
-    levels = st.sampled_from([0.0, -0.0, 0.25, 0.5, 1.0, -1.0, 3e-8])
+    levels = st.sampled_from([0.0, -0.0, 0.25, 0.5, 1.0, -0.5, -1.0, 3e-8])
     scores = [[[data.draw(levels) for _ in range(4)] for _ in range(n)] for n in plan.frame_counts]
     keep = select(CellScores(torch.tensor(sum(scores, []))), plan).split(plan.frame_counts)
     for own, actual, video in zip(scores, keep, plan.videos, strict=True):

@@ -1,7 +1,8 @@
 """The pruned backbone against a slow oracle, against the plain backbone, and against itself in other company.
 
 Seen to fail with: the bias left out, the first frame's bias not zero, packing one block too early, the row offset of
-`token_pooling` forgotten, neighbours of the auxiliary loss crossing videos, refill switched on, padding frames packed.
+`token_pooling` forgotten, neighbours of the auxiliary loss crossing videos, a scorer that sees the previous video, refill
+switched on, padding frames packed, a read-back in the scorer.
 """
 
 import pytest
@@ -54,8 +55,9 @@ def compare_with_oracle(config):
 
     assert out.features.shape == features.shape and sum(out.kept_per_row) == len(features)
     assert out.kept_per_row == tuple(out.keep_rows.sum(1).tolist())
-    for (row, frame), cells in kept.items():
+    for (row, frame), (cells, scores) in kept.items():
         assert frame_cells(out.keep_rows, batch[1], row, frame, config.vit.num_patches) == cells
+        torch.testing.assert_close(out.scores[row * FRAMES + frame], scores, atol=1e-9, rtol=1e-7)
     torch.testing.assert_close(out.features, features, atol=1e-9, rtol=1e-7)
     torch.testing.assert_close(out.aux_loss, aux, atol=1e-9, rtol=1e-7)
     names = [name for name, _ in backbone.named_parameters()]

@@ -49,7 +49,7 @@ def slow_connector(backbone, images, pooling, image_masks=None):
     features = []
     for b in range(len(images)):
         hidden = backbone.image_vit(pixels[b])
-        patches = torch.cat([hidden[i] for i in config.layers], dim=-1).flatten(0, 1)
+        patches = torch.cat([hidden[i % config.vit.image_num_layers] for i in config.vit_layers], dim=-1).flatten(0, 1)
         if image_masks is not None:
             rows = []
             for patch, share in zip(patches, image_masks[b].flatten(), strict=True):
