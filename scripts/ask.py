@@ -64,11 +64,9 @@ def main(argv: Sequence[str]) -> int:
         check_show_path(args.show)
     qa = load_with_overrides(args.checkpoint, overrides, device=args.device)
     answer = qa.ask(args.video, args.question, max_new_tokens=args.max_new_tokens)
-    dropped = 1 - answer.tokens_after / answer.tokens_before
+    fewer = 100 * (1 - answer.tokens_after / answer.tokens_before)
     print(answer.text)
-    print(
-        f"tokens   {answer.tokens_before} before pruning, {answer.tokens_after} after ({100 * dropped:.0f} % fewer), {len(answer.frames)} frames"
-    )
+    print(f"tokens   {answer.tokens_before} before pruning, {answer.tokens_after} after ({fewer:.0f} % fewer), {len(answer.frames)} frames")
     print("seconds  " + ", ".join(f"{name} {value:.3f}" for name, value in answer.seconds.items()))
     if args.show:
         answer.show(args.show, video=Path(args.video).name, question=args.question)

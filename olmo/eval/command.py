@@ -12,7 +12,7 @@ from typing import Any
 
 from olmo.config import parse_overrides
 from olmo.eval.tasks import BATCH_PRESETS, GROUPS, TASKS, Task, parse_batch_size, resolve_tasks
-from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoDataError
+from olmo.exceptions import OLMoCliError, OLMoDataError, OLMoError
 
 log = logging.getLogger(__name__)
 
@@ -146,10 +146,10 @@ def evaluate_checkpoint(
         if content is not None and main:
             log.info("%s is done already: %s", task.label, folder.path / "metrics.json")
         if content is None:
+            _on_main(lambda folder=folder: folder.prepare(args.overwrite), world)
             qa = qa or load_with_overrides(checkpoint, model_overrides, device=world.device)
             dataset = get_dataset(task.name, task.split, moving_shapes=data)
             questions = list_questions(dataset, args.max_examples)
-            _on_main(lambda folder=folder: folder.prepare(args.overwrite), world)
             with ProgressLine(console, task.title, enabled=main) as progress:
                 answered = answer_questions(
                     qa,
@@ -335,7 +335,7 @@ def _on_main(action, world) -> None:
     if world.rank == 0:
         try:
             action()
-        except OLMoConfigurationError as err:
+        except OLMoError as err:
             error = err
     error = _from_main(error, world)
     if error is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from olmo.batch import Batch
-from olmo.data.failures import BadVideoError
+from olmo.exceptions import OLMoDataError
 from olmo.inference.api import ExampleReader
 
 MAX_MESSAGES = 1000
@@ -42,8 +42,8 @@ class QuestionBatch:
     """None when no video of it could be read."""
     records: list[dict[str, Any]]
     """One per row."""
-    failures: list[BadVideoError] = field(default_factory=list)
-    """One per question that was skipped, because its video cannot be read."""
+    failures: list[OLMoDataError] = field(default_factory=list)
+    """One per question that was skipped, because its video or its annotation cannot be read."""
     seconds: float = 0.0
     """Decoding and preprocessing."""
 
@@ -108,7 +108,7 @@ class QuestionBatches(torch.utils.data.Dataset):
         for question in self.chunks[index]:
             try:
                 prepared = self.reader.read(question.example)
-            except BadVideoError as err:
+            except OLMoDataError as err:
                 failures.append(err)
                 continue
             visual = 0 if prepared.token_pooling is None else int((prepared.token_pooling >= 0).any(1).sum())

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from olmo.data.failures import BadVideoError, FailureLog
+from olmo.data.failures import BAD_EXAMPLE, BadVideoError, FailureLog
 from olmo.eval.metrics import METRICS, Score
 from olmo.eval.questions import Question, QuestionBatch, QuestionBatches, share_of
 from olmo.eval.results import ResultFolder
@@ -90,8 +90,10 @@ def _sum(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     return dict(total)
 
 
-def _failure(err: BadVideoError) -> dict[str, str]:
-    return {"file": err.path, "cause": err.cause, "message": str(err)}
+def _failure(err: OLMoDataError) -> dict[str, str]:
+    if isinstance(err, BadVideoError):
+        return {"file": err.path, "cause": err.cause, "message": str(err)}
+    return {"file": "", "cause": BAD_EXAMPLE, "message": str(err)}
 
 
 def finish(

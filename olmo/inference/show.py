@@ -59,23 +59,27 @@ def grey_dropped(frame: np.ndarray, keep: np.ndarray, grid: CellGrid) -> np.ndar
     return np.where(kept, frame, faded.round().astype(np.uint8)).astype(np.uint8)
 
 
-def heat_map(frame: np.ndarray, scores: np.ndarray, grid: CellGrid, scale: tuple[float, float]) -> np.ndarray:
-    """The frame in grey under the colours of its scores [C]; `scale` = the scores at the two ends of the colour map."""
+def heat_map(frame: np.ndarray, levels: np.ndarray, grid: CellGrid) -> np.ndarray:
+    """The frame in grey under the colours of its cells' levels [C] in 0..1."""
     import matplotlib
 
     height, width = frame.shape[:2]
-    low, high = scale
-    level = np.clip((grid.to_pixels(scores, height, width) - low) / max(high - low, 1e-9), 0, 1)
-    colour = matplotlib.colormaps["viridis"](level)[..., :3] * 255
+    colour = matplotlib.colormaps["viridis"](grid.to_pixels(levels, height, width))[..., :3] * 255
     grey = frame.astype(np.float32).mean(-1, keepdims=True)
     return (0.72 * colour + 0.28 * grey).round().astype(np.uint8)
 
 
-def score_scale(scores: np.ndarray) -> tuple[float, float]:
-    """Ends of the colour map of one video: its scores without the outermost 2 %; frame 0 is always kept, so it has no say."""
-    judged = scores[1:] if len(scores) > 1 else scores
-    low, high = np.percentile(judged, [2, 98])
-    return float(low), float(high)
+def score_levels(scores: np.ndarray) -> np.ndarray:
+    """Scores [F, C] -> their rank within the video in 0..1, as selection sees them: among the cells of all frames but the first.
+
+    Scores themselves are often bunched near one value, where colours would show nothing.
+    """
+    levels = np.zeros(scores.shape)
+    judged = scores[1:].ravel()
+    if judged.size:
+        rank = np.searchsorted(np.sort(judged), judged, side="left") + np.searchsorted(np.sort(judged), judged, side="right") - 1
+        levels[1:] = (rank / max(2 * (judged.size - 1), 1)).reshape(scores[1:].shape)
+    return levels
 
 
 def as_data_url(picture: np.ndarray, side: int = 168) -> str:
@@ -103,7 +107,7 @@ def film_strip(
     chosen = list(range(len(frames)))
     if max_frames and len(frames) > max_frames:
         chosen = np.linspace(0, len(frames) - 1, max_frames).round().astype(int).tolist()
-    scale = None if scores is None else score_scale(scores)
+    levels = None if scores is None else score_levels(scores)
     tiles = []
     for i in chosen:
         kept = None if keep is None else int(keep[i].sum())
@@ -112,7 +116,7 @@ def film_strip(
                 "time": f"{float(timestamps[i]):.1f} s",
                 "frame": as_data_url(frames[i]),
                 "kept_view": None if keep is None else as_data_url(grey_dropped(frames[i], keep[i], grid)),
-                "heat": None if scores is None or i == 0 else as_data_url(heat_map(frames[i], scores[i], grid, scale)),
+                "heat": None if levels is None or i == 0 else as_data_url(heat_map(frames[i], levels[i], grid)),
                 "kept": kept,
                 "share": None if kept is None else kept / grid.cells,
             }
@@ -196,6 +200,6 @@ def _panels(answer, i: int, height: int) -> np.ndarray:
         views.append(grey_dropped(frame, answer.keep_cells[i], answer.grid))
     if answer.scores is not None:
         heat = frame.mean(-1, keepdims=True).repeat(3, -1).astype(np.uint8)
-        views.append(heat if i == 0 else heat_map(frame, answer.scores[i], answer.grid, score_scale(answer.scores)))
+        views.append(heat if i == 0 else heat_map(frame, score_levels(answer.scores)[i], answer.grid))
     gap = np.full((height, 8, 3), 255, dtype=np.uint8)
     return np.concatenate([v for view in views for v in (gap, view)][1:], axis=1)

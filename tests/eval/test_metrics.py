@@ -98,8 +98,8 @@ def test_type_averages_equal_a_loop_over_resamples():
 
 
 def test_cluster_weights_draw_whole_videos():
-    weights = cluster_weights(["x", "x", "y", "z", "z"], samples=50, seed=0)
-    assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 3] == weights[:, 4]).all()
+    weights = cluster_weights(["x", "x", "y", "z", "z", "z"], samples=50, seed=0)
+    assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 3:5] == weights[:, 5:]).all()
     assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
-from olmo.inference.show import CellGrid, check_show_path, film_strip, grey_dropped, heat_map, score_scale, show
+from olmo.inference.show import CellGrid, check_show_path, film_strip, grey_dropped, heat_map, score_levels, show
 from olmo.preprocessing.pooling import pooling_index
 
 
@@ -51,15 +51,22 @@ def test_kept_cells_stay_untouched_and_dropped_ones_fade():
 
 def test_heat_map_orders_cells_by_score():
     frame = np.full((36, 36, 3), 128, dtype=np.uint8)
-    picture = heat_map(frame, np.arange(9) / 8, CellGrid((9, 9), (3, 3)), (0.0, 1.0))
+    picture = heat_map(frame, np.arange(9) / 8, CellGrid((9, 9), (3, 3)))
     brightness = [picture[6 + 12 * (c // 3), 6 + 12 * (c % 3)].astype(float) @ (0.2, 0.7, 0.1) for c in range(9)]
     assert (np.diff(brightness) > 0).all()
 
 
-def test_scale_ignores_the_first_frame():
-    scores = np.full((4, 9), 0.5)
-    scores[0] = 100.0
-    assert score_scale(scores) == (0.5, 0.5)
+def test_levels_rank_scores_among_all_frames_but_the_first():
+    """Oracle: count, cell by cell. Seen to fail with the first frame ranked too."""
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 12, (4, 9)) / 10
+    levels = score_levels(scores)
+    judged = scores[1:].ravel()
+    for frame in range(1, 4):
+        for cell in range(9):
+            below, equal = (judged < scores[frame, cell]).sum(), (judged == scores[frame, cell]).sum()
+            assert levels[frame, cell] == pytest.approx((below + (equal - 1) / 2) / (len(judged) - 1))
+    assert (score_levels(scores + 100 * (np.arange(4) == 0)[:, None])[1:] == levels[1:]).all()
 
 
 def test_film_strip_shows_at_most_so_many_frames():

@@ -78,11 +78,13 @@ def build_report(
     samples: Sequence[SampleVideo],
     settings: Mapping[str, Mapping[str, str]],
     commands: Sequence[str] = (),
+    type_order: Sequence[str] = (),
 ) -> Path:
-    """Write the page. The first run is the reference that the others are compared with."""
+    """Write the page. The first run is the reference that the others are compared with; types come in `type_order`."""
     scores = {run.name: METRICS[run.metric](run.records) for run in runs}
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type if t not in OVERALL))
-    only_types = {name: {t: s for t, s in by_type.items() if t in types} for name, by_type in scores.items()}
+    types.sort(key=lambda t: type_order.index(t) if t in type_order else len(type_order))
+    only_types = {name: {t: by_type[t] for t in types if t in by_type} for name, by_type in scores.items()}
     colours = dict(zip((r.name for r in runs), run_colours(len(runs)), strict=True))
     curves = {r.name: r.curve for r in runs if r.curve}
     page = template_environment("olmo.eval.report").get_template("report.html.j2")

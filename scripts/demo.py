@@ -1,0 +1,474 @@
+"""The demo: train the tiny model with and without pruning, evaluate both on held-out videos, write a report.
+
+    python scripts/demo.py [--out=runs/demo] [--steps=N] [--num_train=N] [--num_test=N] [--seed=N] [--check] [--fast]
+
+Generates the videos, trains both models side by side through the ordinary training command, evaluates them through the
+ordinary evaluation command and ends with the path of `report.html`. What is finished is not done again (--overwrite).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmo.config_files import find_config
+from olmo.exceptions import OLMoCliError, OLMoEnvironmentError, OLMoError
+from olmo.launch import run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = ROOT / "launch_scripts" / "train_image_video_sft.py"
+EVALUATE = ROOT / "launch_scripts" / "eval_molmo2.py"
+EVAL_BATCH = 32
+FAST = {"steps": 20, "num_train": 64, "num_test": 12}
+"""Sizes of --fast: nothing is learned, everything runs."""
+
+
+TYPE_ORDER = ("colour", "count", "direction", "stopped", "first", "middle", "last")
+"""Question types as the report lists them."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of the two models that are compared."""
+
+    key: str
+    """Its folder."""
+    name: str
+    """What the report calls it."""
+    prune: bool
+
+
+MODELS = (Model("unpruned", "unpruned", False), Model("stts", "STTS 50 %", True))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.error = _raise_cli_error
+    parser.add_argument("--out", default="runs/demo", help="folder for everything that is made (runs/demo)")
+    parser.add_argument("--steps", type=_positive, help="training steps (the config's)")
+    parser.add_argument("--num_train", type=_positive, default=6000, help="training videos (6000)")
+    parser.add_argument("--num_test", type=_positive, default=400, help="held-out videos (400)")
+    parser.add_argument("--seed", type=int, default=0, help="of the videos and of both trainings (0)")
+    parser.add_argument("--check", action="store_true", help="exit with an error unless the models have learned what they should")
+    parser.add_argument("--fast", action="store_true", help="a minute of everything, in which nothing is learned")
+    parser.add_argument("--overwrite", action="store_true", help="train and evaluate again what is finished")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _raise_cli_error(message: str) -> None:
+    raise OLMoCliError(message)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
+    return int(text)
+
+
+def main(argv: Sequence[str]) -> int:
+    args = build_parser().parse_args(list(argv))
+    if args.fast:
+        args.steps, args.num_train, args.num_test = args.steps or FAST["steps"], FAST["num_train"], FAST["num_test"]
+    from olmo.launch import setup_logging
+
+    console = setup_logging()
+    demo = Demo(args, console)
+    demo.run()
+    if not args.check:
+        return 0
+    for problem in demo.problems:
+        console.print(f"not accepted: {problem}")
+    console.print("not accepted" if demo.problems else "accepted: both models learned every question type, and pruning costs little")
+    return 1 if demo.problems else 0
+
+
+class Demo:
+    """The stages, each timed; `summary.json` is rewritten after every one."""
+
+    def __init__(self, args: argparse.Namespace, console) -> None:
+        import yaml
+
+        self.args, self.console = args, console
+        self.out = Path(args.out)
+        self.config = yaml.safe_load(find_config("tiny").read_text())
+        self.steps = args.steps or int(self.config["max_duration"])
+        self.seconds: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.problems: list[str] = []
+
+    def run(self) -> None:
+        start = time.perf_counter()
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise OLMoEnvironmentError(f"cannot write to {self.out}: {err.strerror or err}") from None
+        self.say(f"demo in {self.out}: videos, two trainings of {self.steps} steps, evaluation, report")
+        for number, stage in enumerate((self.make_videos, self.train, self.evaluate, self.report), start=1):
+            name = stage.__name__.replace("_", " ")
+            self.say(f"[{number}/4] {name}")
+            began = time.perf_counter()
+            stage()
+            self.seconds[name] = round(time.perf_counter() - began, 1)
+            self.write_summary(total=time.perf_counter() - start)
+        for line in self.closing_lines():
+            self.say(line)
+
+    def say(self, text: str) -> None:
+        self.console.print(text)
+
+    # ------------------------------------------------------------------ stages
+
+    def make_videos(self) -> None:
+        from olmo.data.moving_shapes import SPLITS, MovingShapes
+
+        config = self.videos()
+        for split in SPLITS:
+            data = MovingShapes(config, split)
+            self.say(f"  {split}: {len(data.videos)} videos, {len(data.items)} questions in {data.folder}")
+
+    def train(self) -> None:
+        runs = [TrainingRun(self.folder(m), self.train_command(m), m.name, self.steps) for m in MODELS]
+        if self.args.overwrite:
+            for run in runs:
+                shutil.rmtree(run.folder, ignore_errors=True)
+        todo = [r for r in runs if not r.finished()]
+        for run in runs:
+            if run not in todo:
+                self.say(f"  {run.name}: trained already ({run.seconds():.0f} s); --overwrite trains it again")
+        train_together(todo, self.console, threads=max(1, (os.cpu_count() or 1) // max(1, len(todo))))
+        self.summary["train_seconds"] = {m.key: r.seconds() for m, r in zip(MODELS, runs, strict=True)}
+
+    def evaluate(self) -> None:
+        for model in MODELS:
+            call(
+                self.eval_command(model),
+                self.folder(model) / "eval.log",
+                threads=os.cpu_count() or 1,
+                console=self.console,
+                title=model.name,
+            )
+        results = {m.key: self.results(m) for m in MODELS}
+        self.summary["scores"] = {key: r["scores"] for key, r in results.items()}
+        self.summary["tokens"] = {key: {k: r[k] for k in ("tokens_before", "tokens_after")} for key, r in results.items()}
+        self.summary["eval_seconds"] = {key: r["seconds"] for key, r in results.items()}
+        unpruned, stts = (r["scores"] for r in results.values())
+        self.problems = acceptance_problems(unpruned, stts)
+        self.summary["accepted"] = not self.problems
+        self.summary["problems"] = self.problems
+
+    def report(self) -> None:
+        from olmo.eval.report import ReportRun, build_report, read_curve
+        from olmo.eval.results import read_records
+
+        runs = []
+        for model in MODELS:
+            results = self.results(model)
+            facts = {
+                "pruning": "none" if not model.prune else self.vit("prune_method"),
+                "share of cells removed": "0" if not model.prune else f"{self.vit('topk')}",
+                "scored after block": "–" if not model.prune else f"{self.vit('prune_at')} (counted from 0)",
+                "steps": f"{self.steps:,}",
+            }
+            runs.append(
+                ReportRun(
+                    name=model.name,
+                    records=read_records(self.result_folder(model) / "predictions.jsonl"),
+                    metric="short_answer",
+                    curve=read_curve(self.folder(model) / "metrics.jsonl"),
+                    train_seconds=self.summary["train_seconds"][model.key],
+                    timing=results["seconds"],
+                    facts=facts,
+                )
+            )
+        path = build_report(
+            self.report_path,
+            title="Spatio-temporal token scoring, tried on a tiny model",
+            runs=runs,
+            samples=self.samples(runs),
+            settings=self.settings(),
+            type_order=TYPE_ORDER,
+            commands=[self.shown(c(m)) for m in MODELS for c in (self.train_command, self.eval_command)],
+        )
+        self.summary["report"] = str(path)
+
+    # ------------------------------------------------------------------ what the stages need
+
+    @property
+    def report_path(self) -> Path:
+        return self.out / "report.html"
+
+    def folder(self, model: Model) -> Path:
+        return self.out / model.key
+
+    def result_folder(self, model: Model) -> Path:
+        return self.folder(model) / f"predictions-ck{self.steps}-moving_shapes-test"
+
+    def results(self, model: Model) -> dict[str, Any]:
+        return json.loads((self.result_folder(model) / "metrics.json").read_text(encoding="utf-8"))
+
+    def vit(self, key: str) -> Any:
+        return self.config["model"]["vision_backbone"]["vit"][key]
+
+    def videos(self):
+        from olmo.data.moving_shapes import MovingShapesConfig
+
+        return MovingShapesConfig(num_train=self.args.num_train, num_test=self.args.num_test, seed=self.args.seed)
+
+    def train_command(self, model: Model) -> list[str]:
+        """The training command of the README, with the sizes of this demo."""
+        words = [sys.executable, str(TRAIN), "tiny", "moving_shapes", f"--save_folder={self.folder(model)}", f"--max_duration={self.steps}"]
+        words += [f"--data.moving_shapes.{k}={v}" for k, v in self.video_settings().items()]
+        words += [f"--seed={6198 + self.args.seed}", f"--data.seed={50189 + self.args.seed}", "--wandb=null"]
+        return words if model.prune else [*words, "--model.vision_backbone.vit.prune=False"]
+
+    def eval_command(self, model: Model) -> list[str]:
+        words = [sys.executable, str(EVALUATE), str(self.folder(model)), "--mode=moving_shapes"]
+        words += [f"--device_batch_size={EVAL_BATCH}", "--num_workers=0"]
+        return [*words, "--overwrite"] if self.args.overwrite else words
+
+    def video_settings(self) -> dict[str, int]:
+        return {"num_train": self.args.num_train, "num_test": self.args.num_test, "seed": self.args.seed}
+
+    @staticmethod
+    def shown(command: Sequence[str]) -> str:
+        """A command as one would type it."""
+        words = ["python", *(w.replace(f"{ROOT}/", "") for w in command[1:])]
+        return shlex.join(words)
+
+    def settings(self) -> dict[str, dict[str, str]]:
+        from olmo.eval.runner import versions
+
+        llm, vit = self.config["model"]["llm"], self.config["model"]["vision_backbone"]["vit"]
+        video = self.config["model"]["mm_preprocessor"]["video"]
+        side = vit["image_default_input_size"][0]
+        window = f"{video['pooling_h']} x {video['pooling_w']} patches"
+        optimizer = self.config["optimizer"]
+        made = self.videos()
+        return {
+            "Model": {
+                "vision transformer": f"{vit['image_num_layers']} blocks, width {vit['image_emb_dim']}",
+                "language model": f"{llm['n_layers']} blocks, width {llm['d_model']}",
+                "a video": f"{video['max_frames']} frames of {side} x {side} px, {window} per cell",
+            },
+            "Training": {
+                "from": "random weights",
+                "videos per step": f"{self.config['global_train_batch_size']}, all questions of a video at once",
+                "learning rate": f"{optimizer['llm_learning_rate']}, scorer {optimizer['temporal_token_scorer_learning_rate']}",
+                "seed": str(self.args.seed),
+            },
+            "Data": {
+                "videos": f"{made.num_train:,} for training, {made.num_test:,} held out",
+                "a video": f"{made.seconds:g} s at {made.fps} frames per second, H.264",
+                "questions per video": f"at most {made.questions_per_video}",
+            },
+            "Software": {**versions(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"},
+        }
+
+    def samples(self, runs) -> list:
+        """Some held-out videos: what the pruned model kept of them, and what both answered."""
+        from olmo.eval.report import SampleVideo
+        from olmo.inference import load
+
+        by_video: dict[str, list[dict[str, Any]]] = {}
+        for record in runs[0].records:
+            by_video.setdefault(record["video"], []).append(record)
+        predictions = {run.name: {r["example_id"]: r["prediction"] for r in run.records} for run in runs}
+        qa = load(self.folder(next(m for m in MODELS if m.prune)))
+        samples = []
+        for video in choose_videos(by_video):
+            answer = qa.ask(video, by_video[video][0]["question"], max_new_tokens=1)
+            questions = [
+                {"question": r["question"], "answer": r["answer"], "predictions": {n: p[r["example_id"]] for n, p in predictions.items()}}
+                for r in by_video[video]
+            ]
+            title = f"Held-out video {Path(video).stem.lstrip('0') or '0'}"
+            samples.append(SampleVideo(title, answer.frames, answer.timestamps, answer.keep_cells, answer.scores, answer.grid, questions))
+        return samples
+
+    def write_summary(self, total: float) -> None:
+        content = {
+            "seconds": self.seconds | {"total": round(total, 1)},
+            "steps": self.steps,
+            "videos": self.video_settings(),
+            **self.summary,
+        }
+        (self.out / "summary.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def closing_lines(self) -> list[str]:
+        scores = self.summary["scores"]
+        lines = [
+            f"{m.name}: {100 * scores[m.key]['average']['value']:.1f} % right on average "
+            f"[{100 * scores[m.key]['average']['low']:.1f}, {100 * scores[m.key]['average']['high']:.1f}], "
+            f"{self.summary['tokens'][m.key]['tokens_after']:.0f} tokens per question"
+            for m in MODELS
+        ]
+        stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
+        return [*lines, stages, f"report: {self.report_path.resolve()}"]
+
+
+# ---------------------------------------------------------------------------------------------- pure parts
+
+
+def acceptance_problems(unpruned: dict[str, dict], stts: dict[str, dict]) -> list[str]:
+    """What keeps the demo from being accepted.
+
+    Both models must reach twice the chance level in every question type with the lower end of the 95 % interval, and the
+    average of the pruned one must lie within 5 points of the unpruned one.
+    """
+    problems = []
+    for name, scores in (("unpruned", unpruned), ("STTS", stts)):
+        for kind, score in scores.items():
+            if kind not in ("all", "average") and score["low"] < 2 * score["chance"]:
+                problems.append(f"{name}, {kind}: lower end {score['low']:.3f} is below twice chance {2 * score['chance']:.3f}")
+    gap = unpruned["average"]["value"] - stts["average"]["value"]
+    if abs(gap) > 0.05:
+        problems.append(f"the averages differ by {100 * gap:+.1f} points, more than 5")
+    return problems
+
+
+def choose_videos(by_video: dict[str, list[dict[str, Any]]], count: int = 6) -> list[str]:
+    """The first videos with many questions (several shapes) and one with few, in their own order."""
+    most = max(len(records) for records in by_video.values())
+    rich = [v for v, records in by_video.items() if len(records) == most]
+    others = [v for v in by_video if v not in rich]
+    chosen = {*rich[: count - 1], *others[:1]}
+    return [v for v in by_video if v in chosen]
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+
+@dataclass
+class TrainingRun:
+    """A training in a process of its own."""
+
+    folder: Path
+    command: list[str]
+    name: str
+    steps: int
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / "demo_finished.json"
+
+    def finished(self) -> bool:
+        """Whether this very training has been run to its end in this folder."""
+        if not self.marker.is_file():
+            return False
+        return json.loads(self.marker.read_text())["recipe"] == self.recipe()
+
+    def recipe(self) -> str:
+        """Everything the result depends on, as a short text."""
+        text = "\n".join([*self.command[1:], find_config("tiny").read_text()])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def finish(self, seconds: float) -> None:
+        self.marker.write_text(json.dumps({"recipe": self.recipe(), "seconds": round(seconds, 1)}) + "\n")
+
+    def seconds(self) -> float:
+        return float(json.loads(self.marker.read_text())["seconds"])
+
+    def step(self) -> int:
+        """Last step in the log."""
+        try:
+            lines = (self.folder / "metrics.jsonl").read_bytes().splitlines()
+            return int(json.loads(lines[-1])["step"])
+        except (OSError, IndexError, ValueError, KeyError):
+            return 0
+
+
+def train_together(runs: Sequence[TrainingRun], console, threads: int) -> None:
+    """Run the trainings at the same time, each with its share of the cores; a bar each, with the remaining time."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    if not runs:
+        return
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    processes: dict[str, subprocess.Popen] = {}
+    began, told = time.perf_counter(), 0.0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bars = {r.name: progress.add_task(r.name, total=r.steps) for r in runs}
+        try:
+            for run in runs:
+                shutil.rmtree(run.folder, ignore_errors=True)
+                run.folder.mkdir(parents=True)
+                processes[run.name] = start(run.command, run.folder / "train.log", threads)
+            left = list(runs)
+            while left:
+                time.sleep(0.5)
+                for run in list(left):
+                    progress.update(bars[run.name], completed=run.step())
+                    if processes[run.name].poll() is None:
+                        continue
+                    left.remove(run)
+                    check(processes[run.name], run.folder / "train.log", run.name)
+                    run.finish(time.perf_counter() - began)
+                elapsed = time.perf_counter() - began
+                if not console.is_terminal and elapsed - told >= 30:
+                    told = elapsed
+                    console.print("  " + "; ".join(f"{r.name}: step {r.step()} of {r.steps}{_eta(r, elapsed)}" for r in runs))
+        finally:
+            for process in processes.values():
+                if process.poll() is None:
+                    process.terminate()
+
+
+def _eta(run: TrainingRun, elapsed: float) -> str:
+    done = run.step()
+    return f", about {elapsed * (run.steps - done) / done:.0f} s left" if 0 < done < run.steps else ""
+
+
+def start(command: Sequence[str], log: Path, threads: int) -> subprocess.Popen:
+    """Start a command of this project, its output in `log`."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    with open(log, "w", encoding="utf-8") as output:
+        return subprocess.Popen(list(command), stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+
+def check(process: subprocess.Popen, log: Path, name: str) -> None:
+    """Fail with what the process said last."""
+    if process.returncode:
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        last = next((line for line in reversed(lines) if line.startswith("error")), lines[-1] if lines else "it said nothing")
+        raise OLMoError(f"{name} ended with status {process.returncode}: {last.removeprefix('error: ')} (all of it in {log})")
+
+
+def call(command: Sequence[str], log: Path, *, threads: int, console, title: str) -> None:
+    """Run a command to its end and show its progress lines as they come."""
+    process = start(command, log, threads)
+    shown = 0
+    try:
+        while process.poll() is None:
+            time.sleep(0.5)
+            shown = _show_progress(log, shown, console, title)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+    _show_progress(log, shown, console, title)
+    check(process, log, title)
+
+
+def _show_progress(log: Path, shown: int, console, title: str) -> int:
+    """Print the progress lines of `log` that are new; returns how many have been printed."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if " questions" in line and " of " in line]
+    for line in lines[shown:]:
+        console.print(f"  {title}: {line.rpartition(': ')[2]}")
+    return len(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
