@@ -280,21 +280,17 @@ class TrainLoader:
         packer = None
         if self.cfg.packing is not None:
             packer = Packer[ProcessedExample](self.cfg.packing, self.cfg.sequence_length, self.max_frames)
-        waiting = list(start.waiting)
-        for m in chain(waiting, count(start.next)):
+        for m in chain(start.waiting, count(start.next)):
             example = self._account(loaded)
             if packer is None:
                 self._count_row([example])
                 yield example, _Position(m + 1)
                 continue
             item = Item(example.num_tokens_after_pruning, example.num_frames, m, example)
-            if waiting:  # these were in the buffer already: they go back in without pushing a row out
-                waiting.pop(0)
-                packer.buffer.append(item)
-                continue
+            # Those that waited go back in first; they fill the buffer at most, so they push no row out.
             if row := packer.add(item):
                 self._count_row([i.value for i in row])
-                yield pack_examples([i.value for i in row]), _Position(m + 1, tuple(i.key for i in packer.buffer))
+                yield pack_examples([i.value for i in row]), _Position(max(m + 1, start.next), tuple(i.key for i in packer.buffer))
 
     def _account(self, loaded: Iterator[Loaded]) -> ProcessedExample:
         """The next example, after counting what went wrong on the way to it."""

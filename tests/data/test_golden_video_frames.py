@@ -22,7 +22,8 @@ def sampler_of(inputs: dict):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_golden_video_frames(goldens, tmp_path, backend):
-    """Frame ids are read back from the pixels. Seen to fail when the duration is a product of floats (one frame more)."""
+    """Frame ids are read back from the pixels. Seen to fail when stamps are multiplied by a float
+    time base (3.0000000000000004 s are sampled one frame more)."""
     cases = [c for c in json.loads((goldens / "data" / "frame_sampling.json").read_text())["cases"] if c["kind"] == "video_frames"]
     assert len(cases) >= 18
     load = VideoLoader(VideoReaderConfig(backend=backend))

@@ -118,7 +118,7 @@ def test_workers_change_nothing(packing, workers):
 @pytest.mark.parametrize("stop", [1, 4, 9, 17])
 def test_resume_is_exact(packing, stop):
     """The state after k batches gives the batches k+1, ..., also across an epoch's end and with other workers. Seen to
-    fail when the buffered places are not restored, or when they push rows out as they come back."""
+    fail when the buffered places are not restored, or when the next place is saved one too early."""
     whole = take(loader(packing=packing), 22)
     first = loader(packing=packing)
     take(first, stop)
