@@ -4,8 +4,7 @@ import argparse
 import difflib
 import json
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def check_available(tasks: Sequence[Task]) -> None:
     for task in missing:
         log.error("missing: %s (%s)", task.title, why_missing(task))
     if missing:
-        raise OLMoDataError(f"{len(missing)} of {len(tasks)} tasks cannot be run: {', '.join(t.name for t in missing)}")
+        raise OLMoCliError(f"--tasks: {len(missing)} of {len(tasks)} tasks cannot be run: {', '.join(t.name for t in missing)}")
 
 
 def why_missing(task: Task) -> str:
@@ -115,13 +114,14 @@ def run(args: argparse.Namespace, model_overrides: Sequence[str], data_overrides
     check_available(args.tasks)
     checkpoints = [select_checkpoint(c) for c in args.checkpoint]  # a typing error in the last one should not show after hours
     results: dict[str, float] = {}
-    for checkpoint in checkpoints:
-        results = evaluate_checkpoint(checkpoint, args, model_overrides, data_overrides, world, console)
+    with Ranks(world) as ranks:
+        for checkpoint in checkpoints:
+            results = evaluate_checkpoint(checkpoint, args, model_overrides, data_overrides, ranks, console)
     return results
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], world, console
+    checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], ranks: "Ranks", console
 ) -> dict[str, float]:
     """All tasks on one checkpoint. The model is loaded only if something is left to ask."""
     import torch
@@ -132,6 +132,7 @@ def evaluate_checkpoint(
     from olmo.eval.runner import answer_questions, finish, format_scores
     from olmo.inference.api import load_with_overrides
 
+    world = ranks.world
     main = world.rank == 0
     config = load_config(checkpoint, model_overrides)
     data = moving_shapes_config(checkpoint, data_overrides)
@@ -142,11 +143,11 @@ def evaluate_checkpoint(
         settings = task_settings(task, args, checkpoint, config, data, precision)
         folder = open_folder(task, args, checkpoint, settings, world)
         content = None if args.overwrite else folder.finished_metrics(args.max_examples)
-        content = _from_main(content, world)
+        content = ranks.from_main(content)
         if content is not None and main:
             log.info("%s is done already: %s", task.label, folder.path / "metrics.json")
         if content is None:
-            _on_main(lambda folder=folder: folder.prepare(args.overwrite), world)
+            ranks.on_main(lambda folder=folder: folder.prepare(args.overwrite))
             qa = qa or load_with_overrides(checkpoint, model_overrides, device=world.device)
             dataset = get_dataset(task.name, task.split, moving_shapes=data)
             questions = list_questions(dataset, args.max_examples)
@@ -160,7 +161,7 @@ def evaluate_checkpoint(
                     num_workers=args.num_workers,
                     progress=progress,
                 )
-            everyone = _gather(answered, world)
+            everyone = ranks.gather(answered)
             if main:
                 extra = {"eval_config": settings | {"device_batch_size": task.batch_size(args.device_batch_size), "ranks": world.size}}
                 extra |= {"model_config": settings["model"], "max_examples": args.max_examples}
@@ -299,44 +300,47 @@ class ProgressLine:
             log.info("%s: %d of %d questions", self.title, done, total)
 
 
-# ---------------------------------------------------------------------------------------------- several ranks
+class Ranks:
+    """What the ranks tell each other. Its collectives may wait for hours: a rank with longer videos needs longer."""
 
-_group: Any = None
+    def __init__(self, world) -> None:
+        import torch.distributed as dist
 
+        self.world = world
+        self.group = dist.new_group(backend="gloo", timeout=timedelta(hours=24)) if world.size > 1 else None
 
-def _waiting_group() -> Any:
-    """A group whose collectives may wait for hours: ranks with longer videos need longer."""
-    import torch.distributed as dist
+    def __enter__(self) -> "Ranks":
+        return self
 
-    global _group
-    if _group is None:
-        _group = dist.new_group(backend="gloo", timeout=timedelta(hours=float(os.environ.get("EVAL_TIMEOUT_HOURS", "24"))))
-    return _group
+    def __exit__(self, *exc: Any) -> None:
+        import torch.distributed as dist
 
+        if self.group is not None:
+            dist.destroy_process_group(self.group)
+            self.group = None
 
-def _gather(value: Any, world) -> list[Any]:
-    import torch.distributed as dist
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank, on every rank."""
+        import torch.distributed as dist
 
-    if world.size == 1:
-        return [value]
-    values: list[Any] = [None] * world.size
-    dist.all_gather_object(values, value, group=_waiting_group())
-    return values
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * self.world.size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
 
+    def from_main(self, value: Any) -> Any:
+        """What rank 0 has, for everybody: all must take the same way."""
+        return self.gather(value)[0]
 
-def _from_main(value: Any, world) -> Any:
-    """What rank 0 has, for everybody: ranks must take the same way."""
-    return _gather(value, world)[0]
-
-
-def _on_main(action, world) -> None:
-    """Run on rank 0; the others wait, and fail with it."""
-    error = None
-    if world.rank == 0:
-        try:
-            action()
-        except OLMoError as err:
-            error = err
-    error = _from_main(error, world)
-    if error is not None:
-        raise error
+    def on_main(self, action: Callable[[], None]) -> None:
+        """Run on rank 0; the others wait, and fail with it."""
+        error = None
+        if self.world.rank == 0:
+            try:
+                action()
+            except OLMoError as err:
+                error = err
+        error = self.from_main(error)
+        if error is not None:
+            raise error from None

@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,7 +222,7 @@ def test_video_names_each_missing_task(launcher, checkpoint, capsys):
     captured = capsys.readouterr()
     lines = [line for line in captured.out.splitlines() if line.startswith("missing: ")]
     assert len(lines) == 13 and all("download from" in line for line in lines)
-    assert captured.err.startswith("error: 13 of 13 tasks cannot be run")
+    assert captured.err.startswith("error: --tasks: 13 of 13 tasks cannot be run")
 
 
 def test_dry_run_and_print_config(launcher, checkpoint, capsys):
@@ -267,3 +270,22 @@ def test_videos_are_those_of_the_training(checkpoint):
     """Seen to fail (another seed's videos) when the checkpoint's own data settings are ignored."""
     config = command.moving_shapes_config(checkpoint, ["num_test=4"])
     assert config.num_test == 4 and config.root is not None
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(repo, checkpoint, tmp_path):
+    """The real command under torchrun: the same predictions, one merged file, and one sentence from rank 0 on a mistake."""
+    environment = os.environ | {"PYTHONPATH": str(repo)}
+    words = [str(repo / "launch_scripts" / "eval_molmo2.py"), str(checkpoint), "--mode=moving_shapes", "--num_workers=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for folder, start in (("one", [sys.executable]), ("two", torchrun)):
+        done = subprocess.run(
+            [*start, *words, f"--save_dir={tmp_path / folder}"], env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (tmp_path / f / "predictions-ck3-moving_shapes-test" for f in ("one", "two"))
+    assert read_records(one / "predictions.jsonl") == read_records(two / "predictions.jsonl")
+    assert not list(two.glob("predictions.rank*"))
+    wrong = [*torchrun, *words, f"--save_dir={tmp_path / 'two'}", "--max_new_tokens=2"]
+    done = subprocess.run(wrong, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0 and done.stderr.count("error: ") == 1 and "max_new_tokens was 8, now 2" in done.stderr
