@@ -6,7 +6,9 @@ broken file is found before a native decoder sees it. Reading the packets decode
 """
 
 import os
+import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,8 +50,14 @@ class VideoInfo:
         return np.clip(index, 0, self.num_frames - 1)
 
 
-def read_frame_table(path: str) -> VideoInfo:
-    """Build the table, or raise `BadVideoError` with the cause."""
+class _Packet(NamedTuple):
+    pts: int | None
+    duration: int | None
+    is_keyframe: bool
+
+
+def read_frame_table(path: str, timeout: float = 60.0) -> VideoInfo:
+    """Build the table within `timeout` seconds, or raise `BadVideoError` with the cause."""
     import av
 
     path = os.fspath(path)
@@ -58,8 +66,8 @@ def read_frame_table(path: str) -> VideoInfo:
     if os.path.getsize(path) == 0:
         raise BadVideoError(path, "empty")
     try:
-        with av.open(path) as container:
-            return _from_container(container, path)
+        with av.open(path, timeout=timeout) as container:
+            return _from_container(container, path, time.monotonic() + timeout)
     except (av.error.FFmpegError, ValueError, OSError) as err:
         raise BadVideoError(path, "corrupt", getattr(err, "strerror", None) or str(err)) from None
 
@@ -72,9 +80,14 @@ def video_stream(container, path: str):
     raise BadVideoError(path, "no_video")
 
 
-def _from_container(container, path: str) -> VideoInfo:
+def _from_container(container, path: str, deadline: float) -> VideoInfo:
     stream = video_stream(container, path)
-    packets = [p for p in container.demux(stream) if p.size > 0 and not p.is_discard]
+    packets: list[_Packet] = []  # not the packets themselves: those hold the whole file
+    for packet in container.demux(stream):
+        if packet.size > 0 and not packet.is_discard:
+            packets.append(_Packet(packet.pts, packet.duration, packet.is_keyframe))
+        if time.monotonic() > deadline:
+            raise BadVideoError(path, "timeout", "reading its packets")
     if not packets:
         raise BadVideoError(path, "no_frames")
     if stream.frames and len(packets) < 0.95 * stream.frames:
@@ -86,7 +99,7 @@ def _from_container(container, path: str) -> VideoInfo:
     return _table(path, stream, pts, keys, durations[int(pts[-1])], seekable=True)
 
 
-def _decodable(packets: list, path: str) -> tuple[np.ndarray, np.ndarray]:
+def _decodable(packets: list[_Packet], path: str) -> tuple[np.ndarray, np.ndarray]:
     """Stamps in display order and the key frame of each; what precedes the first key frame cannot be decoded."""
     keys = np.unique([p.pts for p in packets if p.is_keyframe])
     if not len(keys):

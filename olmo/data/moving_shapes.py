@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -159,6 +159,10 @@ def ensure_generated(config: MovingShapesConfig, split: str) -> Path:
         raise OLMoEnvironmentError(
             f"the moving_shapes videos cannot be written to {folder}: {err.strerror or err}; set MOLMO_DATA_DIR to a folder with room"
         ) from None
+    except BrokenExecutor:
+        raise OLMoEnvironmentError(
+            "a process that generates moving_shapes videos died (out of memory?); start again to go on, with fewer moving_shapes.processes"
+        ) from None
     return folder
 
 
@@ -226,14 +230,17 @@ def encode(frames: np.ndarray, fps: int, path: Path) -> None:
 
     part = path.with_suffix(f".part{os.getpid()}")
     options = {"preset": "ultrafast", "crf": "23", "threads": "1"}
-    with av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    os.replace(part, path)
+    try:
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=fps, options=options)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _replace(path: Path, text: str) -> None:

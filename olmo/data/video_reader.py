@@ -81,7 +81,7 @@ class VideoReader:
         return self.backend.name
 
     def probe(self, path: str) -> VideoInfo:
-        return read_frame_table(path)
+        return read_frame_table(path, self.timeout)
 
     def frames_at(
         self, path: str, seconds: np.ndarray, transform: FrameTransform | None = None, info: VideoInfo | None = None
