@@ -131,7 +131,8 @@ def attend_segments(
     if key_bias is not None:
         q, k, v = append_key_bias(q, k, v, key_bias[:, None, None], scale)
     if backend == "auto":
-        backend = _choose_backend(q.device.type, q.dtype, q.shape[1] != k.shape[1], segments.max_len <= TINY)
+        tiny = True if segments.max_len <= TINY else False  # a branch: compiled code needs a constant
+        backend = _choose_backend(q.device.type, q.dtype, q.shape[1] != k.shape[1], tiny)
     if backend not in SEGMENT_BACKENDS:
         raise OLMoConfigurationError(f"unknown attention backend '{backend}'; known: auto, {', '.join(SEGMENT_BACKENDS)}")
     return SEGMENT_BACKENDS[backend](q, k, v, segments, scale)[..., :head_dim]
@@ -184,8 +185,14 @@ TINY = 32
 SEGMENT_BACKENDS = {"split": _split, "torch_varlen": _torch_varlen, "flash_attn": _flash_attn, "padded": _padded}
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def _choose_backend(device: str, dtype: torch.dtype, gqa: bool, tiny: bool) -> str:
+    """The backend to use; compiled code asks once, while it is compiled."""
+    return _pick_and_tell(device, dtype, gqa, tiny)
+
+
+@functools.cache
+def _pick_and_tell(device: str, dtype: torch.dtype, gqa: bool, tiny: bool) -> str:
     """Pick the backend for a device and dtype, once, and say so."""
     if device != "cuda":
         choice = "padded" if tiny else "split"

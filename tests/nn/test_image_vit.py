@@ -215,3 +215,23 @@ def test_bad_settings(fields, words):
 def test_wrong_number_of_patches():
     with pytest.raises(OLMoConfigurationError, match="16 patches.*make 9"):
         small().build()(torch.zeros(1, 16, 588))
+
+
+def test_block_compiles_whole():
+    """One graph without breaks for a flat run and for the key bias; a changing total compiles once more, then never again.
+
+    Seen to fail with the backend chosen (and logged) inside of what is compiled.
+    """
+    from torch._dynamo.testing import CompileCounter
+
+    from olmo.nn.attention import Segments
+
+    block = small().build().blocks[0]
+    counter = CompileCounter()
+    compiled = torch.compile(block.forward, backend=counter, fullgraph=True)
+    for total in (20, 23, 17, 25):
+        x, segments = torch.randn(total, DIM), Segments(torch.tensor([0, 5, total], dtype=torch.int32), total, 20)
+        torch.testing.assert_close(compiled(x, segments=segments), block(x, segments=segments))
+    assert counter.frame_count == 2
+    x, bias = torch.randn(3, 9, DIM), torch.randn(3, 9)
+    torch.testing.assert_close(compiled(x, key_bias=bias), block(x, key_bias=bias))
