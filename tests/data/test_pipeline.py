@@ -1,0 +1,69 @@
+"""From video files to packed batches with the real preprocessor: two workers, a broken clip among good ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from olmo.batch import Batch
+from olmo.config import read_yaml
+from olmo.data.loader import DataLoaderConfig, build_train_loader
+from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
+from olmo.data.packer import PackingConfig
+from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor
+from olmo.models.temporal_video_olmo.config import TemporalVideoOlmoConfig
+from olmo.preprocessing.images import unpatchify
+
+
+@pytest.fixture(scope="module")
+def model_config(request):
+    return TemporalVideoOlmoConfig.from_dict(read_yaml(request.config.rootpath / "configs" / "tiny.yaml")["model"])
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    config = MovingShapesConfig(root=str(tmp_path_factory.mktemp("shapes")), num_train=40, num_test=1, processes=1)
+    broken = MovingShapes(config).get(17, None)["video"]
+    with open(broken, "r+b") as file:
+        file.truncate(2000)
+    return config, broken
+
+
+def make(model_config, shapes, workers):
+    data = DataLoaderConfig(
+        dataset="moving_shapes",
+        moving_shapes=shapes,
+        sequence_length=700,
+        packing=PackingConfig(buffer_size=6, max_frames=32),
+        num_workers=workers,
+        max_bad_fraction=0.1,
+    )
+    preprocessor = build_preprocessor(model_config, is_training=True, seq_len=700, load_video=data.video_loader("pyav"))
+    return build_train_loader(data, preprocessor, build_collator(preprocessor, pad_to="to_max"), device_batch_size=2)
+
+
+def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, shapes):
+    config, broken = shapes
+    loader = make(model_config, config, 2)
+    batches = [b for _, b in zip(range(8), loader, strict=False)]
+    for batch in batches:
+        for row, tokens in zip(batch.layout, batch.input_ids, strict=True):
+            assert row.num_frames <= 32 and all((s.num_frames, s.cells_per_frame) == (8, 9) for s in row.segments)
+            assert row.num_tokens - 36 * len(row.segments) <= 700  # half of 72 cells of each video leaves
+            assert row.num_pooled == 72 * len(row.segments) and row.num_tokens == int((tokens >= 0).sum())
+    assert loader.failures.by_cause == {"corrupt": loader.failures.bad} and list(loader.failures.files) == [broken]
+    oracle = [b for _, b in zip(range(8), make(model_config, config, 0), strict=False)]
+    for a, b in zip(batches, oracle, strict=True):
+        assert a.layout == b.layout and all(torch.equal(getattr(a, n), getattr(b, n)) for n in Batch.TENSORS if getattr(a, n) is not None)
+
+
+def test_the_pixels_of_a_row_are_those_of_its_videos(model_config, shapes):
+    """Oracle: the file decoded by hand at the time stamps of the metadata."""
+    config, _ = shapes
+    batch = next(iter(make(model_config, config, 0)))
+    data, reader = MovingShapes(config), DataLoaderConfig().video_loader("pyav").reader
+    grid = model_config.vision_backbone.vit.image_default_input_size[0] // 14
+    for k, meta in enumerate(batch.metadata[0]["examples"]):
+        path = data.get(int(meta["example_id"].split("/")[-1]), None)["video"]
+        expected = reader.frames_at(path, np.array(meta["frame_times"]))
+        seen = unpatchify(batch.images[0, 8 * k : 8 * k + 8].numpy(), (grid, grid), 14)
+        np.testing.assert_array_equal(seen, expected)
