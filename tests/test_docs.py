@@ -85,6 +85,12 @@ def check_ask(command: str, tmp_path: Path) -> None:
     assert args.question and args.show and overrides == []
 
 
+def check_picture(command: str, tmp_path: Path) -> None:
+    from scripts.readme_picture import build_parser
+
+    assert build_parser().parse_args(program_words(command)[1]).out == "docs/kept_cells.png"
+
+
 def check_generator(command: str, tmp_path: Path) -> None:
     from olmo.config import parse_overrides
     from olmo.data.moving_shapes import MovingShapesConfig
@@ -102,6 +108,7 @@ CHECKS = [
     (r"(torchrun --nproc-per-node \d+|python) launch_scripts/(train_image_video_sft|sft)\.py .*", check_train),
     (r"(torchrun --nproc-per-node \d+|python) launch_scripts/eval_molmo2\.py .*", check_eval),
     (r"python scripts/ask\.py .*", check_ask),
+    (r"python scripts/readme_picture\.py .*", check_picture),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"\.venv/bin/python -m pytest \S+", check_file),
 ]
@@ -216,6 +223,8 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert "before pruning" in follow("README.md", "python scripts/ask.py")
     assert "<html" in (tmp_path / "kept.html").read_text()
     follow("docs/usage.md", "python scripts/ask.py")
+    follow("CONTRIBUTING.md", "python scripts/readme_picture.py", "--checkpoint=runs/tiny", "--out=kept.png")
+    assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
     (program,) = commands(REPO / "README.md", "python")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "total" in done.stdout, done.stderr
