@@ -7,7 +7,7 @@ gradients over ranks, hence the factor `world_size`.
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -75,6 +75,13 @@ def batch_counts(batch: Batch) -> dict[str, int]:
     }
 
 
+def trim_padding(batch: Batch) -> Batch:
+    """Cut the columns in which every row is padding (rows are padded for the whole batch, and before pruning)."""
+    longest = max(row.num_tokens for row in batch.layout)
+    names = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids")
+    return replace(batch, **{n: t[:, :longest] for n in names if (t := getattr(batch, n)) is not None})
+
+
 def loss_weight(batch: Batch) -> torch.Tensor:
     """Total loss weight of a batch (0-d fp64): what the loss is divided by, before any forward pass."""
     return batch.loss_masks.double().clamp(min=0.0).masked_fill(batch.labels < 0, 0.0).sum()
@@ -85,6 +92,9 @@ class TrainStep:
 
     def __init__(self, cfg: TrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Scheduler, world: World):
         self.cfg, self.model, self.optimizer, self.scheduler, self.world = cfg, model, optimizer, scheduler, world
+        compiled = cfg.compile is not None and not cfg.compile.dynamic and world.device.type == "cuda"
+        self.pad_to = cfg.data.sequence_length if compiled else None
+        """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
@@ -97,7 +107,7 @@ class TrainStep:
         """The model's loss terms, under autocast on GPUs."""
         amp = self.world.device.type == "cuda" and self.cfg.precision == "amp_bf16"
         with torch.autocast("cuda", dtype=torch.bfloat16) if amp else nullcontext():
-            return self.model(batch, compute_loss=True, logits="loss")
+            return self.model(batch, compute_loss=True, pad_to=self.pad_to)
 
     def __call__(self, batch: Batch, step: int, wish: Callable[[], bool] = lambda: False) -> StepResult:
         """One step on this rank's rows. `step` counts from 1; `wish` says whether this rank wants to stop, the result
@@ -111,7 +121,7 @@ class TrainStep:
         host |= batch_counts(batch)
         extra: dict[str, list] = {}
         for part in micro:
-            out = self.forward(part.to(self.world.device))
+            out = self.forward(trim_padding(part).to(self.world.device))
             terms = out.loss
             loss = (terms.ce + self.z_scale * terms.z) * (self.world.size / total)
             aux = out.aux_loss if out.aux_loss is not None else terms.ce.detach() * 0.0
@@ -119,7 +129,7 @@ class TrainStep:
             values = torch.stack([v.detach().double() for v in (terms.ce, terms.z, terms.correct, aux)])
             sums[:4] += values
             host["after"] += sum(out.tokens_after)
-            host["tokens"] += len(part) * max(out.tokens_after, default=0)
+            host["tokens"] += len(part) * (self.pad_to or max(out.tokens_after))
             for key, value in out.metrics.items():
                 extra.setdefault(key, []).append(value)
         norms = clip_gradients(self.optimizer.param_groups, self.scheduler.max_grad_norm(self.cfg.max_grad_norm, step))
