@@ -7,13 +7,10 @@ ordinary evaluation command and ends with the path of `report.html`. What is fin
 """
 
 import argparse
-import hashlib
 import json
-import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from olmo.config_files import find_config
-from olmo.exceptions import OLMoCliError, OLMoEnvironmentError, OLMoError
+from olmo.eval.processes import TrainingRun, call, cores, threads_for, train_together
+from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
 from olmo.launch import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,7 +99,8 @@ class Demo:
 
         self.args, self.console = args, console
         self.out = Path(args.out)
-        self.config = yaml.safe_load(find_config("tiny").read_text())
+        self.config_text = find_config("tiny").read_text()
+        self.config = yaml.safe_load(self.config_text)
         self.steps = args.steps or int(self.config["max_duration"])
         self.seconds: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
@@ -138,7 +137,7 @@ class Demo:
             self.say(f"  {split}: {len(data.videos)} videos, {len(data.items)} questions in {data.folder}")
 
     def train(self) -> None:
-        runs = [TrainingRun(self.folder(m), self.train_command(m), m.name, self.steps) for m in MODELS]
+        runs = [TrainingRun(self.folder(m), self.train_command(m), m.name, self.steps, self.config_text) for m in MODELS]
         if self.args.overwrite:
             for run in runs:
                 shutil.rmtree(run.folder, ignore_errors=True)
@@ -146,7 +145,7 @@ class Demo:
         for run in runs:
             if run not in todo:
                 self.say(f"  {run.name}: trained already ({run.seconds():.0f} s); --overwrite trains it again")
-        train_together(todo, self.console, threads=max(1, (os.cpu_count() or 1) // max(1, len(todo))))
+        train_together(todo, self.console, threads=threads_for(len(todo)))
         self.summary["train_seconds"] = {m.key: r.seconds() for m, r in zip(MODELS, runs, strict=True)}
 
     def evaluate(self) -> None:
@@ -154,7 +153,7 @@ class Demo:
             call(
                 self.eval_command(model),
                 self.folder(model) / "eval.log",
-                threads=os.cpu_count() or 1,
+                threads=threads_for(1),
                 console=self.console,
                 title=model.name,
             )
@@ -174,6 +173,7 @@ class Demo:
         runs = []
         for model in MODELS:
             results = self.results(model)
+            records = read_records(self.result_folder(model) / "predictions.jsonl")
             facts = {
                 "pruning": "none" if not model.prune else self.vit("prune_method"),
                 "share of cells removed": "0" if not model.prune else f"{self.vit('topk')}",
@@ -183,11 +183,12 @@ class Demo:
             runs.append(
                 ReportRun(
                     name=model.name,
-                    records=read_records(self.result_folder(model) / "predictions.jsonl"),
+                    records=records,
                     metric="short_answer",
                     curve=read_curve(self.folder(model) / "metrics.jsonl"),
                     train_seconds=self.summary["train_seconds"][model.key],
                     timing=results["seconds"],
+                    costs={"one question: computed FLOPs": self.flops(model, records)},
                     facts=facts,
                 )
             )
@@ -272,8 +273,17 @@ class Demo:
                 "a video": f"{made.seconds:g} s at {made.fps} frames per second, H.264",
                 "questions per video": f"at most {made.questions_per_video}",
             },
-            "Software": {**versions(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"},
+            "Software": {**versions(), "machine": f"{platform.machine()}, {cores()} cores"},
         }
+
+    def flops(self, model: Model, records: Sequence[dict[str, Any]]) -> str:
+        """Analytic cost of reading a question of mean length with its video."""
+        from olmo.checkpoint_io import load_config
+        from olmo.nn.flops import flops_for_video, format_flops
+
+        frames = self.config["model"]["mm_preprocessor"]["video"]["max_frames"]
+        text = sum(r["tokens_before"] - r["visual_before"] for r in records) / len(records) - 2 * frames
+        return format_flops(flops_for_video(load_config(self.folder(model)), frames, round(text), loss_tokens=1).total)
 
     def samples(self, runs) -> list:
         """Some held-out videos: what the pruned model kept of them, and what both answered."""
@@ -344,130 +354,6 @@ def choose_videos(by_video: dict[str, list[dict[str, Any]]], count: int = 6) -> 
     others = [v for v in by_video if v not in rich]
     chosen = {*rich[: count - 1], *others[:1]}
     return [v for v in by_video if v in chosen]
-
-
-# ---------------------------------------------------------------------------------------------- processes
-
-
-@dataclass
-class TrainingRun:
-    """A training in a process of its own."""
-
-    folder: Path
-    command: list[str]
-    name: str
-    steps: int
-
-    @property
-    def marker(self) -> Path:
-        return self.folder / "demo_finished.json"
-
-    def finished(self) -> bool:
-        """Whether this very training has been run to its end in this folder."""
-        if not self.marker.is_file():
-            return False
-        return json.loads(self.marker.read_text())["recipe"] == self.recipe()
-
-    def recipe(self) -> str:
-        """Everything the result depends on, as a short text."""
-        text = "\n".join([*self.command[1:], find_config("tiny").read_text()])
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def finish(self, seconds: float) -> None:
-        self.marker.write_text(json.dumps({"recipe": self.recipe(), "seconds": round(seconds, 1)}) + "\n")
-
-    def seconds(self) -> float:
-        return float(json.loads(self.marker.read_text())["seconds"])
-
-    def step(self) -> int:
-        """Last step in the log."""
-        try:
-            lines = (self.folder / "metrics.jsonl").read_bytes().splitlines()
-            return int(json.loads(lines[-1])["step"])
-        except (OSError, IndexError, ValueError, KeyError):
-            return 0
-
-
-def train_together(runs: Sequence[TrainingRun], console, threads: int) -> None:
-    """Run the trainings at the same time, each with its share of the cores; a bar each, with the remaining time."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    if not runs:
-        return
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    processes: dict[str, subprocess.Popen] = {}
-    began, told = time.perf_counter(), 0.0
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bars = {r.name: progress.add_task(r.name, total=r.steps) for r in runs}
-        try:
-            for run in runs:
-                shutil.rmtree(run.folder, ignore_errors=True)
-                run.folder.mkdir(parents=True)
-                processes[run.name] = start(run.command, run.folder / "train.log", threads)
-            left = list(runs)
-            while left:
-                time.sleep(0.5)
-                for run in list(left):
-                    progress.update(bars[run.name], completed=run.step())
-                    if processes[run.name].poll() is None:
-                        continue
-                    left.remove(run)
-                    check(processes[run.name], run.folder / "train.log", run.name)
-                    run.finish(time.perf_counter() - began)
-                elapsed = time.perf_counter() - began
-                if not console.is_terminal and elapsed - told >= 30:
-                    told = elapsed
-                    console.print("  " + "; ".join(f"{r.name}: step {r.step()} of {r.steps}{_eta(r, elapsed)}" for r in runs))
-        finally:
-            for process in processes.values():
-                if process.poll() is None:
-                    process.terminate()
-
-
-def _eta(run: TrainingRun, elapsed: float) -> str:
-    done = run.step()
-    return f", about {elapsed * (run.steps - done) / done:.0f} s left" if 0 < done < run.steps else ""
-
-
-def start(command: Sequence[str], log: Path, threads: int) -> subprocess.Popen:
-    """Start a command of this project, its output in `log`."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    with open(log, "w", encoding="utf-8") as output:
-        return subprocess.Popen(list(command), stdout=output, stderr=subprocess.STDOUT, env=environment)
-
-
-def check(process: subprocess.Popen, log: Path, name: str) -> None:
-    """Fail with what the process said last."""
-    if process.returncode:
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        last = next((line for line in reversed(lines) if line.startswith("error")), lines[-1] if lines else "it said nothing")
-        raise OLMoError(f"{name} ended with status {process.returncode}: {last.removeprefix('error: ')} (all of it in {log})")
-
-
-def call(command: Sequence[str], log: Path, *, threads: int, console, title: str) -> None:
-    """Run a command to its end and show its progress lines as they come."""
-    process = start(command, log, threads)
-    shown = 0
-    try:
-        while process.poll() is None:
-            time.sleep(0.5)
-            shown = _show_progress(log, shown, console, title)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-    _show_progress(log, shown, console, title)
-    check(process, log, title)
-
-
-def _show_progress(log: Path, shown: int, console, title: str) -> int:
-    """Print the progress lines of `log` that are new; returns how many have been printed."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if " questions" in line and " of " in line]
-    for line in lines[shown:]:
-        console.print(f"  {title}: {line.rpartition(': ')[2]}")
-    return len(lines)
 
 
 if __name__ == "__main__":

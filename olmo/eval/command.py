@@ -4,6 +4,7 @@ import argparse
 import difflib
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -284,6 +285,7 @@ class ProgressLine:
         self.bar = Progress(*columns, console=console, transient=True, disable=not (enabled and self.terminal))
         self.task = self.bar.add_task(title)
         self.told = 0
+        self.began: tuple[int, float] | None = None
 
     def __enter__(self) -> "ProgressLine":
         self.bar.start()
@@ -294,10 +296,12 @@ class ProgressLine:
 
     def __call__(self, done: int, total: int) -> None:
         self.bar.update(self.task, completed=done, total=total)
+        first, start = self.began = self.began or (done, time.perf_counter())
         tenth = 10 * done // max(total, 1)
         if self.enabled and not self.terminal and tenth > self.told:
             self.told = tenth
-            log.info("%s: %d of %d questions", self.title, done, total)
+            left = (time.perf_counter() - start) * (total - done) / max(done - first, 1)
+            log.info("%s: %d of %d questions, about %.0f s left", self.title, done, total, left)
 
 
 class Ranks:

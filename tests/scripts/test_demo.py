@@ -56,24 +56,6 @@ def test_mistakes_are_one_sentence(demo, words, capsys):
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_a_training_is_finished_only_for_the_same_recipe(demo, tmp_path):
-    run = demo.TrainingRun(tmp_path, ["python", "x", "--a=1"], "name", 5)
-    assert not run.finished() and run.step() == 0
-    run.finish(12.34)
-    assert run.finished() and run.seconds() == 12.3
-    assert not demo.TrainingRun(tmp_path, ["python", "x", "--a=2"], "name", 5).finished()
-    (tmp_path / "metrics.jsonl").write_text('{"step": 3}\n{"step": 4}\n')
-    assert run.step() == 4
-
-
-def test_a_failed_process_is_reported_by_its_own_sentence(demo, tmp_path):
-    log = tmp_path / "train.log"
-    process = demo.start([sys.executable, "-c", "print('hello'); print('error: no such thing'); print('bye'); raise SystemExit(3)"], log, 1)
-    process.wait()
-    with pytest.raises(demo.OLMoError, match=r"x ended with status 3: no such thing \(all of it in .*train.log\)"):
-        demo.check(process, log, "x")
-
-
 @pytest.mark.slow
 def test_the_whole_demo_in_small(repo, tmp_path):
     environment = os.environ | {"MOLMO_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(repo)}

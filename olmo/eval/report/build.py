@@ -16,6 +16,14 @@ from olmo.inference.show import CellGrid, film_strip, template_environment
 
 OVERALL = ("average", "all")
 """Keys of a score table that are not question types."""
+PARTS = {
+    "video": "reading the video",
+    "vision": "vision transformer and connector",
+    "prefill": "language model, question with video",
+    "decode": "language model, answer",
+    "other": "bookkeeping",
+}
+"""What the timed parts of an answer are."""
 LOSS_KEY = "train/CrossEntropyLoss"
 
 
@@ -33,6 +41,8 @@ class ReportRun:
     train_seconds: float | None = None
     timing: dict[str, float] = field(default_factory=dict)
     """Seconds of the evaluation by part, and `questions` = how many questions they cover."""
+    costs: dict[str, str] = field(default_factory=dict)
+    """More rows of the table of tokens and time."""
     facts: dict[str, str] = field(default_factory=dict)
     """Settings worth printing, in order."""
 
@@ -101,7 +111,7 @@ def build_report(
         cost=_cost_rows(runs),
         samples=[_sample(s, [r.name for r in runs]) for s in samples],
         settings=settings,
-        facts=_fact_rows(runs),
+        facts=_named_rows([r.facts for r in runs]),
         commands=commands,
         percent=_percent,
     )
@@ -173,16 +183,18 @@ def _cost_rows(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
     ]
     if any(r.train_seconds is not None for r in runs):
         rows.append({"name": "training", "cells": ["–" if r.train_seconds is None else _duration(r.train_seconds) for r in runs]})
-    parts = list(dict.fromkeys(k for r in runs for k in r.timing if k != "questions"))
+    rows += _named_rows([r.costs for r in runs])
+    parts = [p for p in dict.fromkeys(k for r in runs for k in r.timing) if p != "questions"]
     for part in parts:
         cells = [f"{1000 * r.timing[part] / r.timing['questions']:.1f} ms" if part in r.timing else "–" for r in runs]
-        rows.append({"name": f"answering one question: {part}", "cells": cells})
+        rows.append({"name": f"one question: {PARTS.get(part, part)}", "cells": cells})
     return rows
 
 
-def _fact_rows(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
-    names = list(dict.fromkeys(k for r in runs for k in r.facts))
-    return [{"name": n, "cells": [r.facts.get(n, "–") for r in runs]} for n in names]
+def _named_rows(columns: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """One row per name, one cell per run."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [{"name": n, "cells": [column.get(n, "–") for column in columns]} for n in names]
 
 
 def _sample(sample: SampleVideo, run_names: Sequence[str]) -> dict[str, Any]:
