@@ -111,7 +111,7 @@ def start(command: Sequence[str], log: Path, threads: int) -> subprocess.Popen:
     """Start a command of this project, its output in `log`."""
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p),
     }
     with open(log, "w", encoding="utf-8") as output:
         return subprocess.Popen(list(command), stdout=output, stderr=subprocess.STDOUT, env=environment)

@@ -40,7 +40,8 @@ def test_not_accepted(demo):
     problems = demo.acceptance_problems(scores(a=0.8, b=0.499), scores(a=0.3, b=0.9))
     assert [p.split(":")[0] for p in problems[:2]] == ["unpruned, b", "STTS, a"] and len(problems) == 2
     (problem,) = demo.acceptance_problems(scores(a=0.9), scores(a=0.84))
-    assert "+6.0 points" in problem
+    assert "costs 6.0 points" in problem
+    assert demo.acceptance_problems(scores(a=0.84), scores(a=0.9)) == []
 
 
 def test_sample_videos_are_those_with_most_questions_and_one_other(demo):
