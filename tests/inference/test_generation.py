@@ -42,8 +42,7 @@ def one_by_one(m, example: Example, steps: int) -> list[int]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_batched_and_cached_equals_one_by_one(variant):
     """Videos of different lengths, a question without a video, padding in every tensor. Seen to fail with new tokens placed
-    behind the padding, with positions that continue from the length instead of the last position, and with kept cells read
-    from the wrong row."""
+    behind the padding, and with positions that continue from the length instead of the last position."""
     m = model(**VARIANTS[variant])
     expected = [one_by_one(m, e, STEPS) for e in QUESTIONS]
     assert len({tuple(e) for e in expected}) > 1

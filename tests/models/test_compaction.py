@@ -133,7 +133,7 @@ def test_branches_follow_their_prefix_after_renumbering():
 
 
 def test_padding_to_a_fixed_length_changes_nothing():
-    """Static shapes for the language model; seen to fail with padding left visible as keys."""
+    """Static shapes for the language model; seen to fail with padding filled with a token."""
     m = model()
     b = batch(*ROWS)
     with torch.no_grad():

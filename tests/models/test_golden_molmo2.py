@@ -1,8 +1,8 @@
 """Parity of whole models with the published code on stored inputs and weights (fp32): logits and greedy answers.
 
 Files are discovered and driven by their own metadata, so further files of the kind `molmo2` are picked up unchanged.
-Seen to fail with bidirectional attention off, with frames of a later image hidden, with q/k norms over the wrong width, with
-features added to the token before the patch, and with position ids that continue after the padding.
+Seen to fail with bidirectional attention off, with features added to the token before the patch, and with position ids that
+continue after the padding.
 """
 
 import json

@@ -12,7 +12,7 @@ from tests.models.builders import Example, batch, config, model
 EXAMPLES = [Example(4, (4, 3), 1), Example(0, (5,), 2), Example(3, (5,), 3), Example(2, (2, 2, 2), 4)]
 PACKINGS = {
     "varlen": dict(packing="varlen"),
-    "first_fit": dict(packing="first_fit", refill_lone_frames=False),
+    "first_fit": dict(packing="first_fit", refill_lone_frames=False, topk=0.3),
     "unpruned": dict(prune=False),
 }
 
@@ -45,7 +45,7 @@ def test_packed_and_batched_equal_alone(packing):
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_neighbour_changes_nothing(packing):
     """Other pixels and words of one packed example leave the others' logits as they are, bit for bit. Seen to fail with
-    budgets ranked over the whole row."""
+    example ids left out of the bidirectional rule."""
     m = model(vit=PACKINGS[packing])
     before = batch(EXAMPLES)
     after = batch([*EXAMPLES[:2], replace(EXAMPLES[2], seed=99), EXAMPLES[3]])
@@ -72,8 +72,7 @@ def test_pruning_off_is_molmo2_bit_for_bit(off):
 
 
 def test_scorer_learns_from_the_language_loss_and_from_its_own():
-    """Both signals reach the scorer; without a video they are zero, not missing. Negative control: the language loss alone
-    with the bias detached gives none (first_fit rows keep the same patches)."""
+    """Both signals reach the scorer; without a video they are zero, not missing."""
     m = model().train()
     scorer = dict(m.named_parameters())["vision_backbone.image_vit.transformer.temporal_token_scorer.mlp.w1.weight"]
     out = m(batch(EXAMPLES), compute_loss=True)

@@ -54,8 +54,8 @@ def test_config_decides_what_is_recomputed():
 
 @pytest.mark.slow
 def test_compiled_blocks_compute_the_same():
-    """Graph capture of every block, together with recomputation; decoding goes around it. Seen to fail with the layer
-    number as an argument of the block (one compilation per layer)."""
+    """Graph capture of every block, together with recomputation; decoding goes around it. Seen to fail with all
+    blocks compiled from the first one's `forward`."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     plain, compiled = model(), model()

@@ -75,7 +75,7 @@ def compare(llm: Transformer, theirs: nn.Module) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_equals_qwen3_of_transformers(tied):
-    """Seen to fail with up and gate exchanged, q/k norm after the rotation replaced by before the head split, and eps 1e-5."""
+    """Seen to fail with up and gate exchanged, and with eps 1e-5."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     theirs = Qwen3ForCausalLM(
@@ -96,8 +96,8 @@ def test_equals_qwen3_of_transformers(tied):
 
 
 def test_equals_olmo3_of_transformers():
-    """Sliding windows are longer than the sequence; yarn only on layers 1 and 3. Seen to fail with yarn on all layers, with
-    the norms before the branches, and with per-head q/k norms."""
+    """Sliding windows are longer than the sequence; yarn only on layers 1 and 3. Seen to fail with yarn on all layers, and
+    with the norms before the branches."""
     from transformers import Olmo3Config, Olmo3ForCausalLM
 
     yarn = dict(factor=8.0, attention_factor=1.2, beta_fast=32.0, beta_slow=1.0)
@@ -139,8 +139,8 @@ def test_listed_layers_can_be_the_unscaled_ones():
 
 
 def test_cached_tokens_equal_the_full_pass():
-    """Right-padded rows of different lengths, several decoded tokens. Seen to fail with new keys written behind the padding
-    (slot = width instead of length) while the mask stays causal, and with values written before the rotation of keys."""
+    """Right-padded rows of different lengths, several decoded tokens. Seen to fail with new keys written to the slot
+    of the longest row."""
     llm = build(n_kv_heads=2, attention_layer_norm_type="qwen3", head_dim=16)
     lengths, steps = (9, 4, 7), 5
     full = torch.randint(0, 50, (3, 14))

@@ -27,7 +27,7 @@ def test_rotation_is_multiplication_by_a_complex_number():
 
 
 def test_relative_positions_only():
-    """Scores depend on the distance. Seen to fail with an attention factor applied to queries only."""
+    """Scores depend on the distance. Seen to fail with one sin negated."""
     q, k = torch.randn(2, 1, 1, 1, 128)
     scores = []
     for shift in (0, 5, 11):
