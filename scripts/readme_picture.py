@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     answer = load(args.checkpoint).ask(args.video, "Which colour is the shape?", max_new_tokens=1)
     if answer.keep_cells is None or answer.scores is None:
         raise OLMoCliError(f"the model in {args.checkpoint} prunes nothing by scores, so there is nothing to draw")
-    paste(rows_of(answer)).save(args.out, optimize=True)
+    paste(rows_of(answer)).quantize(128, dither=0).save(args.out, optimize=True)  # camera noise compresses badly
     print(f"{answer.tokens_before} tokens before pruning, {answer.tokens_after} after: {args.out}")
     return 0
 
