@@ -163,8 +163,6 @@ class Demo:
         self.summary["eval_seconds"] = {key: r["seconds"] for key, r in results.items()}
         unpruned, stts = (r["scores"] for r in results.values())
         self.problems = acceptance_problems(unpruned, stts)
-        self.summary["accepted"] = not self.problems
-        self.summary["problems"] = self.problems
 
     def report(self) -> None:
         from olmo.eval.report import ReportRun, build_report, read_curve
@@ -201,7 +199,7 @@ class Demo:
             type_order=TYPE_ORDER,
             commands=[self.shown(c(m)) for m in MODELS for c in (self.train_command, self.eval_command)],
         )
-        self.summary["report"] = str(path)
+        self.summary |= {"report": str(path), "accepted": not self.problems, "problems": self.problems}
 
     # ------------------------------------------------------------------ what the stages need
 
@@ -287,6 +285,8 @@ class Demo:
 
     def samples(self, runs) -> list:
         """Some held-out videos: what the pruned model kept of them, and what both answered."""
+        import numpy as np
+
         from olmo.eval.report import SampleVideo
         from olmo.inference import load
 
@@ -303,6 +303,8 @@ class Demo:
                 for r in by_video[video]
             ]
             title = f"Held-out video {Path(video).stem.lstrip('0') or '0'}"
+            if np.ptp(answer.scores[1:]) == 0 and not any("scorer" in p for p in self.problems):
+                self.problems.append(f"the scorer gives every cell of a video the same score ({answer.scores[1, 0]:.3g})")
             samples.append(SampleVideo(title, answer.frames, answer.timestamps, answer.keep_cells, answer.scores, answer.grid, questions))
         return samples
 

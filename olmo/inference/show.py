@@ -82,6 +82,13 @@ def score_levels(scores: np.ndarray) -> np.ndarray:
     return levels
 
 
+def score_range(scores: np.ndarray) -> str:
+    """Lowest and highest score that selection saw, as text: ranks alone would hide a scorer that has stopped to differ."""
+    judged = scores[1:] if len(scores) > 1 else scores
+    low, high = float(judged.min()), float(judged.max())
+    return f"every score is {low:.3g}: nothing is told apart" if low == high else f"scores from {low:.3g} to {high:.3g}"
+
+
 def as_data_url(picture: np.ndarray, side: int = 168) -> str:
     """A picture as text that an HTML page can hold; its longer side becomes `side` pixels."""
     from PIL import Image
@@ -127,6 +134,7 @@ def film_strip(
         "cells": grid.cells,
         "has_keep": keep is not None,
         "has_scores": scores is not None,
+        "score_range": None if scores is None else score_range(scores),
         "shown": len(tiles),
         "total": len(frames),
     }

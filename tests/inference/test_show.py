@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
-from olmo.inference.show import CellGrid, check_show_path, film_strip, grey_dropped, heat_map, score_levels, show
+from olmo.inference.show import CellGrid, check_show_path, film_strip, grey_dropped, heat_map, score_levels, score_range, show
 from olmo.preprocessing.pooling import pooling_index
 
 
@@ -67,6 +67,14 @@ def test_levels_rank_scores_among_all_frames_but_the_first():
             below, equal = (judged < scores[frame, cell]).sum(), (judged == scores[frame, cell]).sum()
             assert levels[frame, cell] == pytest.approx((below + (equal - 1) / 2) / (len(judged) - 1))
     assert (score_levels(scores + 100 * (np.arange(4) == 0)[:, None])[1:] == levels[1:]).all()
+
+
+def test_a_scorer_that_tells_nothing_apart_is_named():
+    scores = np.full((3, 9), 0.25)
+    scores[0] = 9.0
+    assert score_range(scores) == "every score is 0.25: nothing is told apart"
+    scores[2, 4] = 0.5
+    assert score_range(scores) == "scores from 0.25 to 0.5"
 
 
 def test_film_strip_shows_at_most_so_many_frames():
