@@ -77,6 +77,7 @@ def test_any_tokens(rows, mode, trees):
         assert torch.equal(mask[b], brute_force(row, None if subs is None else subs[b], mode))
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("mode", MODES)
 def test_block_sparse_mask_is_the_dense_one(mode, monkeypatch):
     """Attention and gradients under the block mask (eager reference of flex attention) equal those under the dense mask.
