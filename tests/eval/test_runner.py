@@ -273,6 +273,7 @@ def test_videos_are_those_of_the_training(checkpoint):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(700)
 def test_two_processes_equal_one(repo, checkpoint, tmp_path):
     """The real command under torchrun: the same predictions, one merged file, and one sentence from rank 0 on a mistake."""
     environment = os.environ | {"PYTHONPATH": str(repo)}
