@@ -105,7 +105,9 @@ def on_all_ranks(action: Callable[[], Any], translate: Callable[[BaseException],
     result, error = None, None
     try:
         result = action()
-    except Exception as err:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as err:  # the checkpoint library's own exception is no Exception
         error = err if isinstance(err, OLMoError) else translate(err)
     failed = next((e for e in gather_objects(error) if e is not None), None)
     if failed is not None:

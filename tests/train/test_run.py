@@ -27,34 +27,47 @@ def reference(shapes_folder, tmp_path_factory):
     return folder
 
 
-FULL = ("--packing", "--data.packing.buffer_size=3", "--data.packing.max_frames=16", "--model.llm.residual_dropout=0.1", "--device_batch_size=2", "--seq_len=300")
+FULL = (
+    "--packing",
+    "--data.packing.buffer_size=3",
+    "--data.packing.max_frames=16",
+    "--model.llm.residual_dropout=0.1",
+    "--device_batch_size=2",
+    "--seq_len=300",
+)
 
 
 def at_step(monkeypatch, step: int, action):
-    """Call `action` in the middle of optimiser step `step`."""
-    forward = TrainStep.forward
+    """Call `action` once, in the middle of optimiser step `step`."""
+    forward, call = TrainStep.forward, TrainStep.__call__
+    current, done = [0], []
+
+    def counting(self, batch, number, wish=lambda: False):
+        current[0] = number
+        return call(self, batch, number, wish)
 
     def patched(self, batch):
-        if self.seen_steps == step:
+        if current[0] == step and not done:
+            done.append(True)
             action()
         return forward(self, batch)
 
-    call = TrainStep.__call__
-
-    def counting(self, batch, number, wish=lambda: False):
-        self.seen_steps = number
-        return call(self, batch, number, wish)
-
     monkeypatch.setattr(TrainStep, "forward", patched)
     monkeypatch.setattr(TrainStep, "__call__", counting)
+
+
+def assert_same_weights(a: Path, b: Path):
+    a, b = (model_tensors(load_model(f)) for f in (a, b))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
 
 
 def assert_same_end(a: Path, b: Path):
     """Same record of every step, same weights, same optimiser state, same place in the data."""
     for x, y in zip(records(a), records(b), strict=True):
         assert without_times(x) == without_times(y)
-    for name, value in model_tensors(load_model(a / "step6")).items():
-        assert torch.equal(value, model_tensors(load_model(b / "step6"))[name]), name
+    assert_same_weights(a / "step6", b / "step6")
     states = [torch.load(f / "step6/train/rank0.pt", weights_only=True) for f in (a, b)]
     for state in states:
         state.pop("seconds")
@@ -68,12 +81,13 @@ def test_resume_is_exact(reference, tmp_path, stop):
 
     Fails (seen) when dropout's random state, the packer's buffer or the optimiser's moments are not restored.
     """
-    assert train(tmp_path, *FULL, "--allow_resume", f"--stop_after={stop}") == 0
+    assert train(tmp_path, *FULL, f"--stop_after={stop}") == 0
     assert len(records(tmp_path)) == stop
-    assert train(tmp_path, *FULL, "--allow_resume") == 0
+    assert train(tmp_path, *FULL) == 0
     assert_same_end(reference, tmp_path)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(reference, tmp_path):
     """The comparison above can fail: it does for other dropout masks."""
     assert train(tmp_path, *FULL, "--seed=7") == 0
@@ -84,24 +98,25 @@ def test_a_signal_saves_and_stops(reference, tmp_path, monkeypatch, capsys):
     """SIGTERM in the middle of step 2: that step is finished, saved, and the run goes on from there exactly."""
     with monkeypatch.context() as patch:
         at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert train(tmp_path, *FULL, "--allow_resume") == 0
+        assert train(tmp_path, *FULL) == 0
     assert "stopped by SIGTERM at step 2 of 6" in capsys.readouterr().out
     assert sorted(p.name for p in tmp_path.glob("step*")) == ["step2"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert train(tmp_path, *FULL, "--allow_resume") == 0
+    assert train(tmp_path, *FULL) == 0
     assert_same_end(reference, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_whole_checkpoint(reference, tmp_path, monkeypatch):
     """Dies in step 5; left over: step3, a half-written step and a torn last line of the metrics."""
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         at_step(patch, 5, lambda: 1 / 0)
-        train(tmp_path, *FULL, "--allow_resume")
+        train(tmp_path, *FULL)
     assert len(records(tmp_path)) == 4
     (tmp_path / "step4-tmp/model_and_optim").mkdir(parents=True)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "train/Cross')
-    assert train(tmp_path, *FULL, "--allow_resume") == 0
+    assert train(tmp_path, *FULL) == 0
     assert not (tmp_path / "step4-tmp").exists()
     assert_same_end(reference, tmp_path)
 
@@ -116,6 +131,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.glob("step*"))
 
 
+@pytest.mark.slow
 def test_which_checkpoints_stay(tmp_path):
     assert train(tmp_path / "a", "--save_interval=2", "--save_num_checkpoints_to_keep=2", "--save_at=5") == 0
     assert names(tmp_path / "a") == ["step5", "step6"]
@@ -126,38 +142,40 @@ def test_which_checkpoints_stay(tmp_path):
     assert names(tmp_path / "c") == []
 
 
+@pytest.mark.slow
 def test_ephemeral_checkpoints_give_way(tmp_path):
     assert train(tmp_path, "--save_interval=4", "--save_interval_ephemeral=1", "--max_duration=7", "--save_num_checkpoints_to_keep=-1") == 0
     assert names(tmp_path) == ["step4", "step7"]
 
 
 def test_last_checkpoint_without_optimizer_and_unsharded(tmp_path):
-    words = ("--save_final_optim=false", "--save_final_unsharded_checkpoint", "--max_duration=2", "--allow_resume")
+    words = ("--save_final_optim=false", "--save_final_unsharded_checkpoint", "--max_duration=2")
     assert train(tmp_path, *words) == 0
     assert names(tmp_path) == ["step2", "step2-unsharded"]
     keys = checkpoint.read_metadata(tmp_path / "step2").state_dict_metadata
     assert keys and not any(k.startswith("optim.") for k in keys)
-    for name, value in model_tensors(load_model(tmp_path / "step2")).items():
-        assert torch.equal(value, model_tensors(load_model(tmp_path / "step2-unsharded"))[name])
+    assert_same_weights(tmp_path / "step2", tmp_path / "step2-unsharded")
     assert train(tmp_path, *words) == 0, "a finished run has nothing to do and needs no optimiser state"
 
 
+@pytest.mark.slow
 def test_a_longer_run_needs_the_optimizer_state(tmp_path, capsys):
     assert train(tmp_path, "--save_final_optim=false", "--max_duration=1") == 0
-    assert train(tmp_path, "--allow_resume", "--max_duration=2") == 1
+    assert train(tmp_path, "--max_duration=2") == 1
     assert "holds no optimiser state" in capsys.readouterr().err
-    assert train(tmp_path, "--allow_resume", "--max_duration=2", "--reset_optimizer_state") == 0
+    assert train(tmp_path, "--max_duration=2", "--reset_optimizer_state") == 0
 
 
 def test_two_runs_in_one_folder(tmp_path, capsys):
     assert train(tmp_path, "--max_duration=3") == 0
-    assert train(tmp_path, "--max_duration=3") == 1
+    assert train(tmp_path, "--max_duration=3", "--allow_resume=false") == 1
     assert "already holds a run" in capsys.readouterr().err
-    assert train(tmp_path, "--max_duration=2", "--save_overwrite") == 0
+    assert train(tmp_path, "--max_duration=2", "--allow_resume=false", "--save_overwrite") == 0
     assert names(tmp_path) == ["step2"], "checkpoints of the replaced run would be taken for newer ones"
     assert [r["step"] for r in records(tmp_path)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_load_path_and_initial_checkpoint(tmp_path):
     first = tmp_path / "first"
     assert train(first, "--max_duration=3") == 0
@@ -222,19 +240,15 @@ def test_disk_full_while_saving(tmp_path, monkeypatch, capsys, where):
 
 
 def test_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch, capsys):
-    loss = TrainStep.forward
+    forward = TrainStep.forward
 
     def broken(self, batch):
-        out = loss(self, batch)
-        if self.seen_steps == 4:
-            out.loss = out.loss._replace(ce=out.loss.ce * float("inf"))
+        out = forward(self, batch)
+        out.loss = out.loss._replace(ce=out.loss.ce * float("inf"))
         return out
 
-    at_step(monkeypatch, -1, lambda: None)
-    with_count = TrainStep.__call__
-    monkeypatch.setattr(TrainStep, "forward", broken)
-    monkeypatch.setattr(TrainStep, "__call__", with_count)
-    assert train(tmp_path) == 1
+    at_step(monkeypatch, 4, lambda: monkeypatch.setattr(TrainStep, "forward", broken))
+    assert train(tmp_path, "--device_batch_size=1") == 1
     assert_one_line(capsys, "step 4: train/CrossEntropyLoss is not finite")
     assert names(tmp_path) == ["step3"]
 

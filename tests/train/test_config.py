@@ -1,0 +1,82 @@
+"""`TrainConfig`: published keys, limits, round trips."""
+
+import pytest
+import yaml
+
+from olmo.exceptions import OLMoConfigurationError
+from olmo.train.config import RETIRED, TrainConfig
+from olmo.train.sft import merge
+from tests.train.command import CONFIG
+
+
+def config(**settings) -> TrainConfig:
+    return TrainConfig.from_dict(merge(yaml.safe_load(CONFIG.read_text()), settings))
+
+
+def test_round_trip(tmp_path):
+    cfg = config(max_duration=9, wandb={"project": "p"})
+    cfg.save(tmp_path / "x.yaml")
+    assert TrainConfig.load(tmp_path / "x.yaml") == cfg
+
+
+@pytest.mark.parametrize("value", [9, "9"])
+def test_duration_is_steps(value):
+    assert config(max_duration=value).max_steps == 9
+
+
+@pytest.mark.parametrize("value", ["2e3T", "1ep", "soon"])
+def test_other_durations_are_refused(value):
+    with pytest.raises(OLMoConfigurationError, match=f"max_duration={value}: must be a number of optimiser steps"):
+        config(max_duration=value).validate(1)
+
+
+def test_last_step():
+    assert config(max_duration=9).last_step == 9
+    assert config(max_duration=9, stop_at=4).last_step == 4
+    assert config(max_duration=9, stop_at=40).last_step == 9
+
+
+def test_rows_per_rank():
+    assert config(global_train_batch_size=12).rows_per_rank(4) == 3
+    with pytest.raises(OLMoConfigurationError, match="must be a multiple of the number of ranks, 5"):
+        config(global_train_batch_size=12).rows_per_rank(5)
+
+
+LIMITS = [("device_train_microbatch_size", 0), ("console_log_interval", 0), ("save_interval", 0), ("save_num_checkpoints_to_keep", -2)]
+
+
+@pytest.mark.parametrize(("key", "value"), LIMITS)
+def test_limits(key, value):
+    with pytest.raises(OLMoConfigurationError, match=f"{key}={value}: must be"):
+        config(**{key: value}).validate(1)
+
+
+def test_model_is_needed():
+    with pytest.raises(OLMoConfigurationError, match="the config has no block 'model'"):
+        TrainConfig().validate(1)
+
+
+def test_retired_keys_on_the_command_line(caplog):
+    """Accepted with a line where they change nothing, refused where they would."""
+    cfg = config()
+    with caplog.at_level("INFO"):
+        assert cfg.with_overrides(["eval_interval=7", "parallelism.context_parallel_config.degree=1", "seed=3"]).seed == 3
+    assert caplog.text.count("has no effect here") == 2
+    with pytest.raises(OLMoConfigurationError, match="torch_profiling=True is not offered, only false"):
+        cfg.with_overrides(["torch_profiling=True"])
+    with pytest.raises(OLMoConfigurationError, match="degree=8 is not offered"):
+        cfg.with_overrides(["parallelism.context_parallel_config.degree=8"])
+
+
+def test_no_retired_key_is_a_field():
+    """A key cannot be both without effect and a setting."""
+    for key in RETIRED:
+        with pytest.raises(OLMoConfigurationError, match="unknown config key|cannot set"):
+            super(TrainConfig, config()).with_overrides([f"{key}=1"])
+
+
+def test_wandb_block_can_be_removed():
+    cfg = config(wandb={"project": "p"}).with_overrides(["wandb=null"])
+    assert cfg.wandb is None
+    with pytest.raises(OLMoConfigurationError, match="wandb"):
+        cfg.with_overrides(["wandb.name=x"])
