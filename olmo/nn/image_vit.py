@@ -80,6 +80,9 @@ class VitConfig(BaseConfig):
     """Dropout on the output of every attention layer while training."""
     initializer_range: float = 0.02
     """Standard deviation of the attention weights at random initialisation."""
+    positional_embedding_init_std: float | None = None
+    """Standard deviation of fresh position embeddings; null = the published image_emb_dim ** -0.5. A tiny model learns
+    where things are only if positions are loud from the start."""
     float32_attention: bool = True
     """Attend in fp32 when the model runs in half precision without autocast (under autocast attention is half)."""
     attention_type: str = "sdpa"
@@ -288,7 +291,8 @@ class ImageVit(nn.Module):
     def reset_parameters(self) -> None:
         """Random initialisation; works on parameters whose memory was only allocated."""
         std = self.config.image_emb_dim**-0.5
-        nn.init.normal_(self.positional_embedding, std=std)
+        loudness = self.config.positional_embedding_init_std
+        nn.init.normal_(self.positional_embedding, std=std if loudness is None else loudness)
         if self.class_embedding is not None:
             nn.init.normal_(self.class_embedding, std=std)
         nn.init.normal_(self.patch_embedding.weight, std=0.02)
