@@ -259,10 +259,10 @@ class TrainConfig(BaseConfig):
         return rows
 
     def validate(self, world_size: int) -> None:
-        """Refuse what cannot run, before anything is loaded."""
+        """Refuse what cannot run, before anything is loaded or generated."""
         if self.model is None:
             raise OLMoConfigurationError("the config has no block 'model'")
-        self.model.validate()
+        self.model.build_model(device="meta")  # checks every block of the model config and takes no memory
         self.data.check()
         self.rows_per_rank(world_size)
         positive = {

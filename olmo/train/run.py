@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from olmo.checkpoint_io import is_unsharded, read_config, select_checkpoint
+from olmo.checkpoint_io import is_unsharded, match_weights, read_config, select_checkpoint
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.train import build
 from olmo.train.callbacks.checkpointer import Checkpointer
@@ -93,6 +93,9 @@ def train(cfg: TrainConfig, world: World, console: Any, command: str = "") -> st
     cfg.validate(world.size)
     probe_save_folder(cfg.save_folder)
     start = on_main(lambda: find_start(cfg), cannot_write(cfg.save_folder))
+    if start.folder is not None:
+        # Before the data are opened: a checkpoint of another model should not show after minutes of generating videos.
+        match_weights(start.folder, cfg.model.build_model(device="meta"))
     prepare_save_folder(cfg, start)
     loader = build_loader(cfg, world)
     trainer = build_trainer(cfg, world, console, loader, start)

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from olmo.config import _config_class
 from olmo.exceptions import OLMoConfigurationError
 from olmo.train.config import RETIRED, TrainConfig
 from olmo.train.sft import merge
@@ -71,8 +72,10 @@ def test_retired_keys_on_the_command_line(caplog):
 def test_no_retired_key_is_a_field():
     """A key cannot be both without effect and a setting."""
     for key in RETIRED:
-        with pytest.raises(OLMoConfigurationError, match="unknown config key|cannot set"):
-            super(TrainConfig, config()).with_overrides([f"{key}=1"])
+        node, parts = TrainConfig, key.split(".")
+        while len(parts) > 1 and parts[0] in node.__dataclass_fields__:
+            node = _config_class(node.__dataclass_fields__[parts.pop(0)].type)
+        assert parts[0] not in node.__dataclass_fields__, key
 
 
 def test_wandb_block_can_be_removed():

@@ -16,6 +16,7 @@ from olmo.train.step import TrainStep
 from tests.train.ranks import run_ranks
 from tests.train.tiny_run import cut_rows, make_batch, model_config
 
+pytestmark = pytest.mark.slow
 ALONE = World(0, 0, 1, torch.device("cpu"))
 STEPS = 4
 # frames per row; the second rank gets the last two rows: a video and text, text only, or everything
