@@ -177,6 +177,8 @@ def test_against_the_counter_of_torch(settings):
     keys and values.
     """
     wide = ["image_num_layers=8", "image_mlp_dim=1024", "image_num_heads=1", "image_num_key_value_heads=1", "image_head_dim=64"]
+    # Quiet positions: every frame keeps about the same share, so first-fit rows are filled as the formula assumes.
+    wide.append("positional_embedding_init_std=null")
     raw = read_yaml(find_config("tiny"))["model"]
     config = build_model_config(raw, [f"vision_backbone.vit.{item}" for item in (*wide, *settings)])
     model = config.build_model("cpu").eval()
