@@ -38,6 +38,7 @@ def test_older_files_are_migrated():
     old["llm"] |= dict(mm_rope=None, debug=False)
     old["vision_backbone"] |= dict(frame_embedding=None, image_pooling_h=2, fix_image_padding=True)
     old["vision_backbone"]["vit"] |= dict(truncate_pos_ids=False)
+    old["data_formatter"] = dict(_point_formatter=dict(pointing_format="default", points_decimal_places=1))
     for name in ("video_olmo", "temporal_video_olmo"):
         c = build_model_config(old | dict(model_name=name))
         assert c.mm_preprocessor.video.max_frames == 12 and c.mm_preprocessor.video.per_frame_special_token

@@ -47,7 +47,12 @@ class Molmo2Config(ModelConfig):
             raise OLMoConfigurationError("model.debug of an older config must be false")
         if "llm" not in raw:
             raise OLMoConfigurationError("the model block has no 'llm'; files of the first Molmo, with one flat block, cannot be read")
-        blocks = {"llm": LlmConfig, "vision_backbone": cls._vision_class, "mm_preprocessor": cls._preprocessor_class}
+        blocks = {
+            "llm": LlmConfig,
+            "vision_backbone": cls._vision_class,
+            "mm_preprocessor": cls._preprocessor_class,
+            "data_formatter": DataFormatterConfig,
+        }
         migrated = {k: c.update_legacy_settings(dict(raw[k])) for k, c in blocks.items() if isinstance(raw.get(k), dict)}
         return raw | migrated
 
