@@ -80,9 +80,11 @@ class VitConfig(BaseConfig):
     """Dropout on the output of every attention layer while training."""
     initializer_range: float = 0.02
     """Standard deviation of the attention weights at random initialisation."""
+    patch_embedding_init_std: float = 0.02
+    """Standard deviation of fresh patch embeddings."""
     positional_embedding_init_std: float | None = None
-    """Standard deviation of fresh position embeddings; null = the published image_emb_dim ** -0.5. A tiny model learns
-    where things are only if positions are loud from the start."""
+    """Standard deviation of fresh position embeddings; null = the published image_emb_dim ** -0.5. From random weights a tiny model
+    learns where things are only if patches and positions are louder than what its first blocks add to them."""
     float32_attention: bool = True
     """Attend in fp32 when the model runs in half precision without autocast (under autocast attention is half)."""
     attention_type: str = "sdpa"
@@ -295,7 +297,7 @@ class ImageVit(nn.Module):
         nn.init.normal_(self.positional_embedding, std=std if loudness is None else loudness)
         if self.class_embedding is not None:
             nn.init.normal_(self.class_embedding, std=std)
-        nn.init.normal_(self.patch_embedding.weight, std=0.02)
+        nn.init.normal_(self.patch_embedding.weight, std=self.config.patch_embedding_init_std)
         if self.patch_embedding.bias is not None:
             nn.init.zeros_(self.patch_embedding.bias)
         if self.pre_ln is not None:
