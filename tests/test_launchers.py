@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,11 +137,17 @@ def test_dry_run_takes_real_data_where_they_are(shapes, tmp_path, capsys):  # no
     assert "synthetic" not in out and "data: moving_shapes, 8 examples" in out
 
 
-def run_torchrun(count: int, *words, env: dict[str, str]) -> subprocess.CompletedProcess:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    command = [*torchrun, "--nproc-per-node", str(count)]
+def torchrun(count: int, *words, env: dict[str, str]) -> subprocess.Popen:
+    run = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"} | env
-    return subprocess.run([*command, *map(str, words)], cwd=REPO, env=environment, capture_output=True, text=True, timeout=280)
+    command = [*run, "--nproc-per-node", str(count), *map(str, words)]
+    return subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run_torchrun(count: int, *words, env: dict[str, str]) -> subprocess.CompletedProcess:
+    with torchrun(count, *words, env=env) as process:
+        out, err = process.communicate(timeout=280)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.mark.slow
@@ -175,6 +182,25 @@ def test_two_ranks_of_the_command_equal_one(shapes_folder, tmp_path):  # noqa: F
     for a, b in zip(records(tmp_path / "1"), records(tmp_path / "2"), strict=True):
         for key in ("train/CrossEntropyLoss", "train/AuxLoss", "train/Accuracy", "optim/llm_grad_norm", "batch/loss_tokens"):
             assert a[key] == pytest.approx(b[key], rel=1e-4), (a["step"], key)
+
+
+@pytest.mark.slow
+def test_preemption_of_all_processes_saves(shapes_folder, tmp_path):  # noqa: F811
+    """torchrun hands SIGTERM to ranks and their data workers alike: the step is finished, saved, and whole.
+
+    Fails (seen) when the workers die of it: a rank then ends in the middle of a collective.
+    """
+    words = (CONFIG, "moving_shapes", "--max_duration=5000", "--save_interval=null", "--data.num_workers=1", f"--save_folder={tmp_path}")
+    with torchrun(2, "launch_scripts/train_image_video_sft.py", *words, env={"MOLMO_DATA_DIR": str(shapes_folder)}) as process:
+        metrics, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 120
+        while time.monotonic() < deadline and not (metrics.is_file() and len(metrics.read_text().splitlines()) > 1):
+            time.sleep(0.2)
+        process.terminate()
+        out, err = process.communicate(timeout=120)
+    stopped = re.search(r"stopped by SIGTERM at step (\d+) of 5000", out)
+    assert stopped, err
+    assert select_checkpoint(tmp_path) == tmp_path / f"step{stopped[1]}"
+    assert [r["step"] for r in records(tmp_path)] == list(range(1, int(stopped[1]) + 1))
 
 
 @pytest.mark.slow

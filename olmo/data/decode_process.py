@@ -8,6 +8,7 @@ module this file is the child: it answers requests until its input closes.
 import os
 import pickle
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -108,6 +109,8 @@ def serve(name: str) -> None:
     """The child: read requests from standard input, write frames to the descriptor that was standard output."""
     from olmo.data.video_reader import BACKENDS
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # meant for the training process, which ends this one by closing its input
+        signal.signal(number, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the frames
     backend = BACKENDS[name]()

@@ -6,6 +6,7 @@ Rank r of R takes the places r, r + R, r + 2R, ...: without packing every global
 """
 
 import logging
+import signal
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -255,6 +256,7 @@ class TrainLoader:
             prefetch_factor=cfg.prefetch_factor or 2,
             timeout=cfg.timeout,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals_to_the_parent,
         )
         # The iterator is made here, in the main thread, because making it forks the workers.
         return _owned(iter(workers))
@@ -348,6 +350,13 @@ def _owned(iterator: Iterator[T]) -> Generator[T]:
     """The same items; closing it lets go of the iterator, and so ends its workers at once and in order. (Left to the
     garbage collector, workers are waited for until they notice by themselves, five seconds later.)"""
     yield from iterator
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Torchrun and Ctrl-C signal the whole process group; the training process finishes its step first and needs data for
+    it. Workers end when it tells them to, or when it is gone."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(value: T) -> T:

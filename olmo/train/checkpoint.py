@@ -24,10 +24,10 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from olmo.checkpoint_io import clean_name, load_sharded, model_tensors, read_metadata, step_of
+from olmo.checkpoint_io import load_sharded, model_tensors, read_metadata, step_of
 from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World, barrier, initialized, on_all_ranks, on_main
+from olmo.train.distributed import World, initialized, on_all_ranks, on_main
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +137,10 @@ def save_checkpoint(
         shutil.rmtree(tmp, ignore_errors=True)
         (tmp / "train").mkdir(parents=True)
 
-    def write() -> None:
+    def write_state() -> None:
         torch.save(state, tmp / "train" / f"rank{world.rank}.pt")
+
+    def write_tensors() -> None:
         tensors: dict[str, Any] = {f"model.{n}": p.detach() for n, p in model_tensors(model).items()}
         if optimizer is not None:
             tensors |= optimizer_tensors(optimizer) | optimizer_settings(optimizer)
@@ -155,7 +157,9 @@ def save_checkpoint(
     translate = cannot_write(root)
     try:
         on_main(prepare, translate)
-        on_all_ranks(write, translate)
+        # One after the other: a rank that fails in the first must not leave the others waiting in the second.
+        on_all_ranks(write_state, translate)
+        on_all_ranks(write_tensors, translate)
         on_main(publish, translate)
     except OLMoError:
         if world.is_main:
@@ -246,20 +250,3 @@ def load_trainer_state(folder: Path, world: World) -> dict[str, Any]:
         ) from None
     state["same_world"] = own.is_file() and state["world_size"] == world.size
     return state
-
-
-__all__ = [
-    "barrier",
-    "cannot_write",
-    "clean_name",
-    "existing_steps",
-    "load_optimizer",
-    "load_trainer_state",
-    "optimizer_tensors",
-    "probe_save_folder",
-    "random_state",
-    "remove_checkpoint",
-    "save_checkpoint",
-    "save_unsharded",
-    "set_random_state",
-]

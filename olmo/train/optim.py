@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from olmo.checkpoint_io import clean_name
 from olmo.config import BaseConfig, StrEnum
 from olmo.exceptions import OLMoConfigurationError
 
@@ -92,7 +93,7 @@ def build_param_groups(cfg: OptimizerConfig, groups: dict[str, list[tuple[str, n
     assert tuple(groups) == GROUPS, f"parameter groups must be {GROUPS} in this order, not {tuple(groups)}"
     built, owner = [], {}
     for group, members in groups.items():
-        members = sorted((name, p) for name, p in ((_clean(n), p) for n, p in members) if p.requires_grad)
+        members = sorted((name, p) for name, p in ((clean_name(n), p) for n, p in members) if p.requires_grad)
         for name, p in members:
             assert id(p) not in owner, f"{name} is in two parameter groups: {owner.get(id(p))} and {group}"
             owner[id(p)] = group
@@ -146,7 +147,7 @@ def freeze(model: nn.Module, *, ft_llm: bool, ft_vit: bool, ft_connector: bool, 
     trained = _EMBEDDING_PARTS[ft_embedding]
     if ft_llm:
         for name, p in groups["llm"]:
-            part = _embedding_part(_clean(name))
+            part = _embedding_part(clean_name(name))
             if part is not None:
                 p.requires_grad_(part in trained)
 
@@ -178,8 +179,3 @@ def clip_gradients(groups: Iterable[dict], max_norm: float | None) -> dict[str, 
         if max_norm is not None:
             nn.utils.clip_grads_with_norm_(params[name], max_norm, norms[name])
     return norms
-
-
-def _clean(name: str) -> str:
-    """A parameter's name without what wrappers put in between."""
-    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")

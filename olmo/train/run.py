@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from olmo.checkpoint_io import is_unsharded, match_weights, read_config, select_checkpoint
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.train import build
@@ -23,7 +25,7 @@ from olmo.train.data import build_loader
 from olmo.train.distributed import World, on_main
 from olmo.train.optim import build_optimizer
 from olmo.train.scheduler import Scheduler
-from olmo.train.step import TrainStep
+from olmo.train.step import TrainStep, out_of_memory
 from olmo.train.trainer import Trainer
 from olmo.version import __version__
 
@@ -90,6 +92,13 @@ def compare_configs(cfg: TrainConfig, folder: Path) -> None:
 
 def train(cfg: TrainConfig, world: World, console: Any, command: str = "") -> str:
     """Run `cfg` to its end; returns the trainer's status."""
+    try:
+        return _train(cfg, world, console, command)
+    except torch.OutOfMemoryError as err:
+        raise out_of_memory(err) from None
+
+
+def _train(cfg: TrainConfig, world: World, console: Any, command: str) -> str:
     cfg.validate(world.size)
     probe_save_folder(cfg.save_folder)
     start = on_main(lambda: find_start(cfg), cannot_write(cfg.save_folder))

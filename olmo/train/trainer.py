@@ -18,7 +18,7 @@ from olmo.train.checkpoint import random_state, set_random_state
 from olmo.train.config import TrainConfig
 from olmo.train.distributed import World
 from olmo.train.signals import StopSignals
-from olmo.train.step import StepResult, TrainStep, mean_metrics, out_of_memory
+from olmo.train.step import StepResult, TrainStep, mean_metrics
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class Trainer:
         """Steps of this start."""
         self.data_wait = 0.0
         """Seconds the current step waited for its batch."""
+        self.step_seconds = 0.0
+        """Seconds the current step took, waiting included."""
         self.stopping: str | None = None
         """Why the run stops before its last step, once all ranks agree on it."""
         self.last_step = cfg.last_step
@@ -129,24 +131,22 @@ class Trainer:
             before = time.monotonic()
             batch = next(batches)
             self.data_wait = time.monotonic() - before
-            try:
-                result = self.train_step(batch, self.state.step + 1, wish)
-            except torch.OutOfMemoryError as err:
-                raise out_of_memory(err) from None
-            self._count(result, time.monotonic() - before)
+            result = self.train_step(batch, self.state.step + 1, wish)
+            self.step_seconds = time.monotonic() - before
+            self._count(result)
             if result.stop:
                 self.stopping = signals.received or ("another rank's signal" if self.cfg.time_limit is None else "the time limit")
             self._report(result)
             if self.cfg.gen1_gc_interval is not None and self.state.step % self.cfg.gen1_gc_interval == 0:
                 gc.collect(1)
 
-    def _count(self, result: StepResult, seconds: float) -> None:
+    def _count(self, result: StepResult) -> None:
         self.steps_done += 1
         self.state.step += 1
         self.state.examples += result.examples
         self.state.tokens += result.tokens
         self.state.frames += result.frames
-        self.state.seconds += seconds
+        self.state.seconds += self.step_seconds
 
     def _report(self, result: StepResult) -> None:
         metrics = dict(result.metrics)

@@ -148,6 +148,19 @@ def errors_in_ranks(world: World, folder, argument):
         except OLMoEnvironmentError as err:
             (folder / f"{run.__name__}{world.rank}").write_text(str(err))
     assert on_main(lambda: "from rank 0", OLMoEnvironmentError) == "from rank 0"
+    full_disk_of_rank_1(world, folder)
+
+
+def full_disk_of_rank_1(world: World, folder):
+    """Its trainer state cannot be written; nobody may go on to the weights and wait there."""
+    step, save = make_step(folder, world), torch.save
+    if world.rank == 1:
+        torch.save = lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    try:
+        save_checkpoint(step.cfg, 1, step.model, None, {"step": 1}, world)
+    except OLMoEnvironmentError as err:
+        (folder / f"save{world.rank}").write_text(str(err))
+    torch.save = save
 
 
 def test_an_error_of_one_rank_is_raised_by_all(tmp_path):
@@ -157,3 +170,5 @@ def test_an_error_of_one_rank_is_raised_by_all(tmp_path):
         "on_all_ranks0": "No space left on device", "on_all_ranks1": "No space left on device",
         "on_main0": "Read-only file system", "on_main1": "Read-only file system",
     }  # fmt: skip
+    assert all("cannot write to" in (tmp_path / f"save{r}").read_text() for r in (0, 1))
+    assert not list(tmp_path.glob("step*"))

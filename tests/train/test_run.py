@@ -12,7 +12,7 @@ import torch
 from olmo.checkpoint_io import load_model, model_tensors, read_config
 from olmo.train import build, checkpoint
 from olmo.train.step import TrainStep
-from tests.train.command import launch, records, train, without_times
+from tests.train.command import CONFIG, launch, records, train, without_times
 
 pytestmark = pytest.mark.usefixtures("shapes")
 
@@ -328,3 +328,38 @@ def test_metrics_are_valid_json_with_the_published_keys(reference):
     assert expected <= keys
     packed = [r["batch/n_packed"] for r in records(reference)]
     assert max(packed) > 1, "rows of 300 tokens hold more than one example"
+
+
+def test_pretrained_files_replace_fresh_weights(tmp_path, monkeypatch):
+    """`init_path` of language model and ViT; what the files lack keeps its fresh values."""
+    from olmo.train.config import TrainConfig
+    from olmo.train.distributed import World
+    from olmo.train.sft import build_train_config, parse
+
+    words = [
+        str(CONFIG),
+        "moving_shapes",
+        f"--model.llm.init_path={tmp_path / 'llm.pt'}",
+        f"--model.vision_backbone.vit.init_path={tmp_path / 'vit.pt'}",
+    ]
+    cfg: TrainConfig = build_train_config(*parse([*words, "--use_temporal_video_olmo"]))
+    world = World(0, 0, 1, torch.device("cpu"))
+
+    def model():
+        built = build.build_sharded_model(cfg, world)
+        build.initialise_weights(cfg, built, world)
+        return built
+
+    fresh = {n: p.detach().clone() for n, p in model_tensors(model()).items()}
+    kept = {
+        n
+        for n in fresh
+        if n.endswith("wte.new_embedding") or "temporal_token_scorer" in n or "image_vit" not in n and "vision_backbone" in n
+    }
+    vit = "vision_backbone.image_vit."
+    torch.save({n: p + 1 for n, p in fresh.items() if n.startswith("transformer.") and n not in kept}, tmp_path / "llm.pt")
+    torch.save({n.removeprefix(vit): p + 1 for n, p in fresh.items() if n.startswith(vit) and n not in kept}, tmp_path / "vit.pt")
+    loaded = model()
+    build.load_pretrained(loaded, world)
+    for name, p in model_tensors(loaded).items():
+        assert torch.equal(p, fresh[name] + (name not in kept)), name

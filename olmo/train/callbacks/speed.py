@@ -1,6 +1,5 @@
 """Throughput over a sliding window: tokens, frames and batches per second, time spent waiting for data, time left."""
 
-import time
 from collections import deque
 
 import torch
@@ -9,19 +8,15 @@ from olmo.train.callbacks.base import Callback
 
 
 class SpeedMonitor(Callback):
-    """Adds `throughput/*` to every record. The first step of a start (compilation, warm-up) is left out of the window."""
+    """Adds `throughput/*` to every record. The first step of a start (compilation, warm-up) is left out of the
+    window, and so is what happens between steps (saving)."""
 
     def __init__(self, window_size: int):
         self.window: deque[tuple[float, float, int, int, int]] = deque(maxlen=window_size)
-        self.last = 0.0
         self.steps_seen = 0
 
-    def on_start(self, trainer) -> None:
-        self.last = time.monotonic()
-
     def on_step(self, trainer, result, metrics) -> None:
-        now = time.monotonic()
-        seconds, self.last = now - self.last, now
+        seconds = trainer.step_seconds
         self.steps_seen += 1
         metrics["throughput/total_tokens"] = trainer.state.tokens
         metrics["throughput/seconds_per_step"] = seconds
