@@ -2,8 +2,9 @@
 
     python scripts/demo.py [--out=runs/demo] [--steps=N] [--num_train=N] [--num_test=N] [--seed=N] [--check] [--fast]
 
-Generates the videos, trains both models side by side through the ordinary training command, evaluates them through the
-ordinary evaluation command and ends with the path of `report.html`. What is finished is not done again (--overwrite).
+Generates the videos, trains one model without pruning and goes on from it twice, side by side: without and with pruning
+(as the paper does: a model learns to drop tokens after it has learned to see). Everything goes through the ordinary
+training and evaluation commands and ends with the path of `report.html`. What is finished is not done again (--overwrite).
 """
 
 import argparse
@@ -37,7 +38,7 @@ TYPE_ORDER = ("colour", "count", "direction", "stopped", "first", "middle", "las
 
 @dataclass(frozen=True)
 class Model:
-    """One of the two models that are compared."""
+    """A model that is trained."""
 
     key: str
     """Its folder."""
@@ -46,6 +47,8 @@ class Model:
     prune: bool
 
 
+START = Model("start", "common start", False)
+"""Trained first, from random weights; the two that are compared go on from it."""
 MODELS = (Model("unpruned", "unpruned", False), Model("stts", "STTS 50 %", True))
 
 
@@ -53,10 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demo.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.error = _raise_cli_error
     parser.add_argument("--out", default="runs/demo", help="folder for everything that is made (runs/demo)")
-    parser.add_argument("--steps", type=_positive, help="training steps (the config's)")
+    parser.add_argument("--steps", type=_positive, help="steps of each of the three trainings (the config's)")
     parser.add_argument("--num_train", type=_positive, default=6000, help="training videos (6000)")
     parser.add_argument("--num_test", type=_positive, default=400, help="held-out videos (400)")
-    parser.add_argument("--seed", type=int, default=0, help="of the videos and of both trainings (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the videos and of the trainings (0)")
     parser.add_argument("--check", action="store_true", help="exit with an error unless the models have learned what they should")
     parser.add_argument("--fast", action="store_true", help="a minute of everything, in which nothing is learned")
     parser.add_argument("--overwrite", action="store_true", help="train and evaluate again what is finished")
@@ -112,7 +115,7 @@ class Demo:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise OLMoEnvironmentError(f"cannot write to {self.out}: {err.strerror or err}") from None
-        self.say(f"demo in {self.out}: videos, two trainings of {self.steps} steps, evaluation, report")
+        self.say(f"demo in {self.out}: videos, three trainings of {self.steps} steps (two of them at once), evaluation, report")
         for number, stage in enumerate((self.make_videos, self.train, self.evaluate, self.report), start=1):
             name = stage.__name__.replace("_", " ")
             self.say(f"[{number}/4] {name}")
@@ -137,16 +140,18 @@ class Demo:
             self.say(f"  {split}: {len(data.videos)} videos, {len(data.items)} questions in {data.folder}")
 
     def train(self) -> None:
-        runs = [TrainingRun(self.folder(m), self.train_command(m), m.name, self.steps, self.config_text) for m in MODELS]
+        start = self.training(START, None)
+        runs = [self.training(m, start) for m in MODELS]
         if self.args.overwrite:
-            for run in runs:
+            for run in (start, *runs):
                 shutil.rmtree(run.folder, ignore_errors=True)
-        todo = [r for r in runs if not r.finished()]
-        for run in runs:
-            if run not in todo:
-                self.say(f"  {run.name}: trained already ({run.seconds():.0f} s); --overwrite trains it again")
-        train_together(todo, self.console, threads=threads_for(len(todo)))
-        self.summary["train_seconds"] = {m.key: r.seconds() for m, r in zip(MODELS, runs, strict=True)}
+        for together in ([start], runs):
+            todo = [r for r in together if not r.finished()]
+            for run in together:
+                if run not in todo:
+                    self.say(f"  {run.name}: trained already ({run.seconds():.0f} s); --overwrite trains it again")
+            train_together(todo, self.console, threads=threads_for(len(todo)))
+        self.summary["train_seconds"] = {m.key: r.seconds() for m, r in zip((START, *MODELS), (start, *runs), strict=True)}
 
     def evaluate(self) -> None:
         for model in MODELS:
@@ -165,7 +170,7 @@ class Demo:
         self.problems = acceptance_problems(unpruned, stts)
 
     def report(self) -> None:
-        from olmo.eval.report import ReportRun, build_report, read_curve
+        from olmo.eval.report import ReportRun, build_report
         from olmo.eval.results import read_records
 
         runs = []
@@ -176,14 +181,14 @@ class Demo:
                 "pruning": "none" if not model.prune else self.vit("prune_method"),
                 "share of cells removed": "0" if not model.prune else f"{self.vit('topk')}",
                 "scored after block": "–" if not model.prune else f"{self.vit('prune_at')} (counted from 0)",
-                "steps": f"{self.steps:,}",
+                "steps": f"{self.steps:,} + {self.steps:,}",
             }
             runs.append(
                 ReportRun(
                     name=model.name,
                     records=records,
                     metric="short_answer",
-                    curve=read_curve(self.folder(model) / "metrics.jsonl"),
+                    curve=self.curve(model),
                     train_seconds=self.summary["train_seconds"][model.key],
                     timing=results["seconds"],
                     costs={"one question: computed FLOPs": self.flops(model, records)},
@@ -197,7 +202,7 @@ class Demo:
             samples=self.samples(runs),
             settings=self.settings(),
             type_order=TYPE_ORDER,
-            commands=[self.shown(c(m)) for m in MODELS for c in (self.train_command, self.eval_command)],
+            commands=[self.shown(c) for c in self.commands()],
         )
         self.summary |= {"report": str(path), "accepted": not self.problems, "problems": self.problems}
 
@@ -224,11 +229,26 @@ class Demo:
 
         return MovingShapesConfig(num_train=self.args.num_train, num_test=self.args.num_test, seed=self.args.seed)
 
+    def training(self, model: Model, after: TrainingRun | None) -> TrainingRun:
+        return TrainingRun(self.folder(model), self.train_command(model), model.name, self.steps, self.config_text, after)
+
+    def commands(self) -> list[list[str]]:
+        return [self.train_command(START), *(c(m) for m in MODELS for c in (self.train_command, self.eval_command))]
+
+    def curve(self, model: Model) -> list[tuple[int, float]]:
+        """Loss by step; the common start is drawn once, as the beginning of the unpruned model."""
+        from olmo.eval.report import read_curve
+
+        start = [] if model.prune else read_curve(self.folder(START) / "metrics.jsonl")
+        return start + [(self.steps + step, loss) for step, loss in read_curve(self.folder(model) / "metrics.jsonl")]
+
     def train_command(self, model: Model) -> list[str]:
         """The training command of the README, with the sizes of this demo."""
         words = [sys.executable, str(TRAIN), "tiny", "moving_shapes", f"--save_folder={self.folder(model)}", f"--max_duration={self.steps}"]
         words += [f"--data.moving_shapes.{k}={v}" for k, v in self.video_settings().items()]
-        words += [f"--seed={6198 + self.args.seed}", f"--data.seed={50189 + self.args.seed}", "--wandb=null"]
+        first = model is START
+        words += [f"--seed={6198 + self.args.seed}", f"--data.seed={50189 + 2 * self.args.seed + (not first)}", "--wandb=null"]
+        words += [] if first else [f"--initial_model_checkpoint={self.folder(START)}"]
         return words if model.prune else [*words, "--model.vision_backbone.vit.prune=False"]
 
     def eval_command(self, model: Model) -> list[str]:
@@ -261,7 +281,7 @@ class Demo:
                 "a video": f"{video['max_frames']} frames of {side} x {side} px, {window} per cell",
             },
             "Training": {
-                "from": "random weights",
+                "from": f"random weights; {self.steps:,} steps without pruning, from where both models go on",
                 "videos per step": f"{self.config['global_train_batch_size']}, all questions of a video at once",
                 "learning rate": f"{optimizer['llm_learning_rate']}, scorer {optimizer['temporal_token_scorer_learning_rate']}",
                 "seed": str(self.args.seed),

@@ -1,8 +1,9 @@
 """What happens in a `moving_shapes` video, its pixels, and the questions whose answers follow from it.
 
 A scene is drawn from a seed and an index, never from the pixels, so every answer is true by construction. Shapes move in
-separate lanes (rows or columns) from one cell of a 3 x 3 grid to another one of their lane and stop there; they appear one
-after another, the first one at once. The background is a fixed texture, the camera adds noise: there is much to prune.
+separate lanes (rows or columns) from one cell of a 3 x 3 grid to another one of their lane and stop there just before the
+end; they appear one after another, the first one at once. The background is a fixed texture, the camera adds noise: there
+is much to prune, and what changes from frame to frame is what matters.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Part of the name of the folder on disk; raise it whenever the same seed would give other pixels or questions."""
 
 COLOURS = {
@@ -120,7 +121,7 @@ def draw_scene(rng: np.random.Generator, size: int, seconds: float) -> Scene:
                 stop=float(along[1]),
                 across=float((lanes[k] + 0.5) * cell + rng.uniform(-slack, slack)),
                 appears=float(appears[k]),
-                stops=float(appears[k] + rng.uniform(1.0, 1.35) * unit),
+                stops=float(seconds - rng.uniform(0.1, 0.5) * unit),
                 stop_cell=int(end),
             )
         )

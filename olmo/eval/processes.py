@@ -26,6 +26,8 @@ class TrainingRun:
     steps: int
     config: str = ""
     """Text of the config that the command names."""
+    after: "TrainingRun | None" = None
+    """The training whose weights it starts from."""
 
     @property
     def marker(self) -> Path:
@@ -39,7 +41,7 @@ class TrainingRun:
 
     def recipe(self) -> str:
         """Everything the result depends on, as a short text."""
-        text = "\n".join([*self.command[1:], self.config])
+        text = "\n".join([*self.command[1:], self.config, self.after.recipe() if self.after else ""])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def finish(self, seconds: float) -> None:
