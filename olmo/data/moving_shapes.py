@@ -59,7 +59,7 @@ class MovingShapesConfig(BaseConfig):
     """Length of a video."""
 
     questions_per_video: int = 6
-    """Most questions about one video; they share its frames in one sequence."""
+    """Most questions about a held-out video, one of a type. A training video gets all there are, in one sequence."""
 
     question_types: list[str] = field(default_factory=lambda: [t for t in OPTIONS if t != "shape"])
     """colour, direction, count, first, middle, last, stopped and shape (which a tiny model does not learn in minutes)."""
@@ -119,6 +119,9 @@ class MovingShapes:
     def _choose(self, number: int, questions: list[dict]) -> list[Question]:
         rng = scene_rng(self.config.seed, self.split, number, purpose=1)
         every = [Question(**q) for q in questions]
+        if self.split == "train":
+            every = [q for q in every if q.type in self.config.question_types]
+            return [every[i] for i in rng.permutation(len(every))]
         return choose_questions(every, rng, self.config.question_types, self.config.questions_per_video)
 
     def _tree(self, number: int) -> Example:

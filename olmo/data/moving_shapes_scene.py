@@ -129,19 +129,18 @@ def draw_scene(rng: np.random.Generator, size: int, seconds: float) -> Scene:
 
 
 def all_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """Every question that has exactly one right answer in this scene; about one shape each where a shape is chosen."""
+    """Every question that has exactly one right answer in this scene; those about one shape come for all shapes, in any order."""
     shapes = scene.shapes
-    chosen = [shapes[i] for i in rng.integers(len(shapes), size=4)]
     lane_names, lane_word = (ROWS, "row") if scene.horizontal else (COLUMNS, "column")
-    asked, moved, halted, formed = chosen
-    where = "" if len(shapes) == 1 else f" in the {lane_names[asked.lane]} {lane_word}"
-    questions = [
-        Question("colour", f"What colour is the shape{where}?", asked.colour),
-        Question("direction", f"Which way does the {moved.colour} shape move?", _direction(scene, moved)),
-        Question("count", "How many shapes are there?", str(len(shapes))),
-        Question("stopped", f"Where does the {halted.colour} shape stop?", _cell(scene, halted)),
-        Question("shape", f"What shape is the {formed.colour} one?", formed.kind),
-    ]
+    questions = [Question("count", "How many shapes are there?", str(len(shapes)))]
+    for shape in (shapes[i] for i in rng.permutation(len(shapes))):
+        where = "" if len(shapes) == 1 else f" in the {lane_names[shape.lane]} {lane_word}"
+        questions += [
+            Question("colour", f"What colour is the shape{where}?", shape.colour),
+            Question("direction", f"Which way does the {shape.colour} shape move?", _direction(scene, shape)),
+            Question("stopped", f"Where does the {shape.colour} shape stop?", _cell(scene, shape)),
+            Question("shape", f"What shape is the {shape.colour} one?", shape.kind),
+        ]
     if len(shapes) > 1:
         questions.append(Question("first", "Which colour appears first?", shapes[0].colour))
         questions.append(Question("last", "Which colour appears last?", shapes[-1].colour))
@@ -151,13 +150,16 @@ def all_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 
 def choose_questions(questions: Sequence[Question], rng: np.random.Generator, types: Sequence[str], number: int) -> list[Question]:
-    """At most `number` of all questions about a video, of the given types, those about order first.
+    """At most `number` of all questions about a video, one of each of the given types and those about order first.
 
     Questions about order are asked wherever they make sense, because they are learned last and more of them help. The
     others fill up. How often the shapes are to be counted must not depend on how many there are (else the mere question
     would betray the answer), so its chance is the one that it has in the fullest scene.
     """
-    possible = {q.type: q for q in questions if q.type in types}
+    possible: dict[str, Question] = {}
+    for i in rng.permutation(len(questions)):
+        if questions[i].type in types:
+            possible[questions[i].type] = questions[i]
     general = [t for t in types if t not in ORDER_TYPES]
     room_in_fullest = max(1, number - sum(t in ORDER_TYPES for t in types)) if general else 0
     order = [t for t in ORDER_TYPES if t in possible]

@@ -4,6 +4,7 @@ Works without torchrun too (one process, no group). Everything that a rank decid
 folder that cannot be created) goes through `on_all_ranks` or `agree`, so that no rank waits for another that has left.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ class World:
 def distributed_world() -> Iterator[World]:
     """Join the process group that torchrun describes (nccl on GPUs, gloo on CPUs) and always leave it again.
 
-    Leaving matters: a process that exits with a live group aborts instead of returning its status.
+    Leaving matters: a process that exits with a live group aborts instead of returning its status. A sharded model refers
+    to its group in reference cycles, so these are collected first; what is left of a group would die with the interpreter.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
@@ -63,6 +65,7 @@ def distributed_world() -> Iterator[World]:
         yield World(rank, local_rank, size, device)
     finally:
         if needs_group and dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,5 @@ def _rank(rank: int, count: int, port: int, function: Callable, folder: Path, ar
     torch.set_num_threads(1)
     with distributed_world() as world:
         function(world, folder, argument)
+    sys.stdout.flush()
+    os._exit(0)  # threads of gloo that are still winding down may abort an interpreter that is being taken apart
