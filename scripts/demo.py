@@ -370,11 +370,10 @@ def acceptance_problems(unpruned: dict[str, dict], stts: dict[str, dict]) -> lis
 
 
 def choose_videos(by_video: dict[str, list[dict[str, Any]]], count: int = 6) -> list[str]:
-    """The first videos with many questions (several shapes) and one with few, in their own order."""
-    most = max(len(records) for records in by_video.values())
-    rich = [v for v, records in by_video.items() if len(records) == most]
-    others = [v for v in by_video if v not in rich]
-    chosen = {*rich[: count - 1], *others[:1]}
+    """The videos with most questions (several shapes) and the one with fewest, in their own order; earlier ones first."""
+    fewest = min(by_video, key=lambda v: len(by_video[v]))
+    most = sorted((v for v in by_video if v != fewest), key=lambda v: -len(by_video[v]))
+    chosen = {*most[: count - 1], fewest}
     return [v for v in by_video if v in chosen]
 
 

@@ -48,6 +48,8 @@ def test_sample_videos_are_those_with_most_questions_and_one_other(demo):
     by_video = {"a": [{}] * 2, "b": [{}] * 6, "c": [{}] * 6, "d": [{}] * 3, **{f"e{i}": [{}] * 6 for i in range(9)}}
     assert demo.choose_videos(by_video) == ["a", "b", "c", "e0", "e1", "e2"]
     assert demo.choose_videos({"a": [{}]}) == ["a"]
+    few_rich = {"a": [{}] * 6, "b": [{}] * 3, "c": [{}] * 4, "d": [{}] * 4, "e": [{}] * 5, "f": [{}] * 3, "g": [{}] * 4}
+    assert demo.choose_videos(few_rich) == ["a", "b", "c", "d", "e", "g"]
 
 
 @pytest.mark.parametrize("words", [["--steps=0"], ["--num_test=x"], ["--stepz=4"], ["more"]])
