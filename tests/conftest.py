@@ -38,12 +38,3 @@ def _seeded():
 def repo() -> Path:
     """Root of the checkout."""
     return REPO
-
-
-@pytest.fixture(scope="session")
-def goldens() -> Path:
-    """Folder of reference numbers (`GOLDENS`, default `../shared/goldens`); tests that need it say so when it is absent."""
-    folder = Path(os.environ.get("GOLDENS", REPO.parent / "shared" / "goldens"))
-    if not folder.is_dir():
-        pytest.skip(f"the folder of reference numbers is absent: {folder} (set GOLDENS)")
-    return folder

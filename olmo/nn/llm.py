@@ -1,6 +1,7 @@
 """The decoder: Qwen3 (pre-norm, per-head q/k norm) and OLMo3 (post-norm, full-width q/k norm, yarn on some layers)."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -109,12 +110,12 @@ class SequentialBlock(nn.Module):
         return self.ff_out(F.silu(gate) * up)
 
 
-class _Projection(nn.Module):
+class _Projection(nn.Module, ABC):
     """Logits and loss from a vocabulary matrix; a module of its own so that sharding can gather the matrix around it."""
 
+    @abstractmethod
     def vocabulary(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(matrix [V, d], bias [V] or None) of the logits."""
-        raise NotImplementedError
 
     def project(
         self, hidden: torch.Tensor, labels: torch.Tensor | None = None, weights: torch.Tensor | None = None

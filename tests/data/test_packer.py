@@ -1,7 +1,6 @@
 """Packing: published decisions, the best choice by brute force, and arrays that keep the examples apart."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -14,50 +13,6 @@ from olmo.exceptions import OLMoConfigurationError
 from olmo.preprocessing.example import ProcessedExample
 
 ARRAYS = ("input_tokens", "target_tokens", "loss_masks", "position_ids", "subsegment_ids", "images", "token_pooling")
-
-
-def cases(goldens, kind):
-    found = [c for c in json.loads((goldens / "data" / "packing.json").read_text())["cases"] if c["kind"] == kind]
-    assert found
-    return found
-
-
-def test_golden_packing_stream(goldens):
-    """Seen to fail when the example that arrives takes part in the choice, or when values are rounded to units."""
-    for case in cases(goldens, "stream"):
-        inputs, expected = case["input"], case["expected"]
-        config = PackingConfig(**{k: inputs[k] for k in ("buffer_size", "text_weight", "image_weight", "shortcut_max_len_images")})
-        packer = Packer(config, inputs["max_tokens"], inputs["max_crops"])
-        packs = []
-        for number, example in enumerate(inputs["examples"]):
-            row = packer.add(Item(example["num_tokens"], example["num_crops"], number, None))
-            if row:
-                sizes = {"num_tokens": sum(i.num_tokens for i in row), "num_crops": sum(i.num_frames for i in row)}
-                packs.append({"after_example": number, "pack": [i.key for i in row], **sizes})
-        assert packs == expected["packs"], case["name"]
-        assert [i.key for i in packer.buffer] == expected["left_in_buffer"], case["name"]
-        assert packer.granularity == expected["token_granularity"], case["name"]
-
-
-def test_golden_packing_knapsack(goldens):
-    """Seen to fail with `>=` in place of `>` (ties)."""
-    for case in cases(goldens, "knapsack"):
-        i = case["input"]
-        assert knapsack(i["t"], i["i"], i["max_t"], i["max_i"], i["values"]) == case["expected"]["selected"], case["name"]
-
-
-def test_golden_packing_arrays(goldens):
-    for case in cases(goldens, "pack_arrays"):
-        examples = [
-            ProcessedExample(**{k: np.array(e[k]) for k in ARRAYS if k in e}, metadata=e["metadata"]) for e in case["input"]["examples"]
-        ]
-        row, expected = pack_examples(examples), case["expected"]
-        for name in ARRAYS:
-            if name in expected:
-                np.testing.assert_array_equal(getattr(row, name), np.array(expected[name]), err_msg=f"{case['name']} {name}")
-            else:
-                assert getattr(row, name) is None, f"{case['name']} {name}"
-        assert row.metadata["examples"] == expected["metadata"] and row.num_frames == expected["num_crops"]
 
 
 @settings(max_examples=150)

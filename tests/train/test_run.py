@@ -309,7 +309,6 @@ def test_wandb_that_is_missing_or_broken_is_one_line(tmp_path, offline, monkeypa
 @pytest.mark.slow
 def test_wandb_offline(tmp_path, offline):
     """A real offline run leaves its file in the save folder."""
-    pytest.importorskip("wandb")
     assert train(tmp_path, "--wandb={project: p, log_interval: 1, tags: [a]}", "--max_duration=2") == 0
     files = list((tmp_path / "wandb").rglob("*.wandb"))
     assert len(files) == 1 and files[0].stat().st_size > 0

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import os
 from functools import cache
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import numpy as np
 import pytest
 
 from olmo.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer
+from tests import goldens
 
-FOLDER = Path(os.environ.get("GOLDENS", Path(__file__).resolve().parents[3] / "shared" / "goldens")) / "data"
+FOLDER = goldens.FOLDER / "data"
 HAS_QWEN = importlib.util.find_spec("dashscope") is not None
 
 
@@ -21,21 +21,19 @@ def read(name: str) -> dict:
 
 
 def cases(name: str, *kinds: str, where=lambda case: True) -> list:
-    """Parameters for the cases of these kinds (all without kinds); one skipped parameter when the folder is absent.
+    """Parameters for the cases of these kinds (all without kinds).
 
     Cases of the large vocabulary are taken only where the package that ships it is installed.
     """
-    if not (FOLDER / name).is_file():
-        return [pytest.param(None, marks=pytest.mark.skip(reason=f"reference vectors are absent: {FOLDER / name} (set GOLDENS)"))]
     found = []
-    for case in read(name)["cases"]:
+    for case in read(name)["cases"] if (FOLDER / name).is_file() else ():
         if kinds and case.get("kind") not in kinds:
             continue
         if case["input"].get("tokenizer") == "qwen" and not HAS_QWEN:
             continue
         if where(case):
             found.append(pytest.param(case, id=case["name"]))
-    return found
+    return goldens.or_absent(found, f"file data/{name}")
 
 
 def tokenizer(name: str) -> Tokenizer:

@@ -17,7 +17,7 @@ from olmo.preprocessing.multimodal import ExamplePreprocessor
 from olmo.preprocessing.points import PointFormatter, output_timestamp, parse_timestamp, seconds_to_clock
 from olmo.preprocessing.pooling import pooling_index
 from olmo.preprocessing.video import VideoFrames, VideoPreprocessor, VideoPreprocessorConfig
-from tests.preprocessing.golden_cases import FOLDER, cases, read, rle, sha256, tokenizer
+from tests.goldens.data_cases import FOLDER, cases, read, rle, sha256, tokenizer
 
 
 @pytest.mark.parametrize("case", cases("budgets.json"))
