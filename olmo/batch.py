@@ -4,6 +4,7 @@ Every count that the model needs to size its tensors after pruning is a Python i
 reads a number back from the device.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -11,6 +12,13 @@ from typing import Any
 import torch
 
 PAD_ID = -1
+"""Fills text tensors behind a row's tokens."""
+
+EXAMPLE_STRIDE = 100_000
+"""`subsegment_ids` = EXAMPLE_STRIDE * packed example + branch."""
+
+SHARED_PREFIX = 10_000
+"""Branch of the tokens that all branches of an example see: the greatest, because a token sees branches not smaller than its own."""
 
 
 class MultimodalType(IntEnum):
@@ -70,7 +78,7 @@ class Batch:
     loss_masks: torch.Tensor | None = None
     """[B, S] float32 loss weight per token; <= 0 means no loss."""
     subsegment_ids: torch.Tensor | None = None
-    """[B, S] int64: 100000 * example + branch, 10000 = shared prefix, -1 = padding; None = one conversation per row."""
+    """[B, S] int64: EXAMPLE_STRIDE * example + branch (SHARED_PREFIX: all see it), -1 = padding; None = one conversation per row."""
     images: torch.Tensor | None = None
     """[B, T, N, patch * patch * 3] uint8 patches (0 = padding), or float32 already normalised to -1..1 (-1 = padding)."""
     token_pooling: torch.Tensor | None = None
@@ -80,11 +88,17 @@ class Batch:
     metadata: list[dict[str, Any]] = field(default_factory=list)
     """Whatever evaluation needs, one per row."""
 
-    TENSORS = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids", "images", "token_pooling", "image_masks")
+    TEXT = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids")
+    """The tensors with one entry per token."""
+    TENSORS = (*TEXT, "images", "token_pooling", "image_masks")
 
-    def map_tensors(self, fn) -> "Batch":
-        """A copy with `fn` applied to every tensor that is present."""
-        return replace(self, **{n: fn(t) for n in self.TENSORS if (t := getattr(self, n)) is not None})
+    def map_tensors(self, fn: Callable[[torch.Tensor], torch.Tensor], names: Sequence[str] = TENSORS) -> "Batch":
+        """A copy with `fn` applied to every tensor (of `names`) that is present."""
+        return replace(self, **{n: fn(t) for n in names if (t := getattr(self, n)) is not None})
+
+    def map_text(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """A copy with `fn` applied to every tensor that has one entry per token."""
+        return self.map_tensors(fn, self.TEXT)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         return self.map_tensors(lambda t: t.to(device, non_blocking=non_blocking))

@@ -38,6 +38,9 @@ SPECIAL_TOKENS: dict[str, str] = {
 }
 """Name -> text, in the order of their ids."""
 
+IMAGE_TOKENS = ("image_start", "image_end", "image_patch", "image_col", "low_res_image_start", "image_low_res", "frame_start", "frame_end")
+"""Names of the tokens that make up a picture; a model may let them attend to each other in both directions."""
+
 IMAGE_PLACEHOLDER = SPECIAL_TOKENS["image_prompt"]
 """Text that marks where a visual block goes."""
 
@@ -108,9 +111,8 @@ class Tokenizer:
         return dict(self._special_ids)
 
     def image_token_ids(self) -> frozenset[int]:
-        """Ids of the tokens that make up a picture (they attend to each other when the model is bidirectional there)."""
-        names = ("image_start", "image_end", "image_patch", "image_col", "low_res_image_start", "image_low_res", "frame_start", "frame_end")
-        return frozenset(self._special_ids[SPECIAL_TOKENS[n]] for n in names)
+        """Ids of IMAGE_TOKENS."""
+        return frozenset(self._special_ids[SPECIAL_TOKENS[n]] for n in IMAGE_TOKENS)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; special tokens written out in it become their ids, nothing is added."""

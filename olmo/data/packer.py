@@ -12,13 +12,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from olmo.batch import PAD_ID
+from olmo.batch import EXAMPLE_STRIDE, PAD_ID
 from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError
 from olmo.preprocessing.example import ProcessedExample
-
-SUBSEGMENT_STRIDE = 100000
-"""Distance between the subsegment ids of the examples of one row."""
 
 T = TypeVar("T")
 
@@ -130,7 +127,7 @@ def pack_examples(examples: Sequence[ProcessedExample]) -> ProcessedExample:
     """Join examples into one row. Positions restart per example; subsegment ids keep the examples apart."""
     if len(examples) == 1:
         return replace(examples[0], subsegment_ids=_subsegments(examples[0]), metadata=_joined_metadata(examples))
-    ids = [_subsegments(e) + SUBSEGMENT_STRIDE * k for k, e in enumerate(examples)]
+    ids = [_subsegments(e) + EXAMPLE_STRIDE * k for k, e in enumerate(examples)]
     return ProcessedExample(
         input_tokens=np.concatenate([e.input_tokens for e in examples]),
         target_tokens=np.concatenate([e.target_tokens for e in examples]),

@@ -10,13 +10,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from olmo.batch import PAD_ID
+from olmo.batch import EXAMPLE_STRIDE, PAD_ID
 from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention import attend
-
-EXAMPLE_STRIDE = 100_000
-"""Subsegment ids are EXAMPLE_STRIDE * packed example + branch."""
 
 
 class BiDirectionalAttn(StrEnum):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from olmo.config import BaseConfig, StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention import KERNELS, Segments, attend, attend_segments
+from olmo.pixels import PIXEL_STATISTICS
 
 
 class VisionBackboneType(StrEnum):
@@ -33,13 +34,6 @@ ACTIVATIONS = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
 """MLP activations by their Hugging Face names."""
-
-PIXEL_STATISTICS = {
-    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "dino": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-"""Mean and standard deviation per colour channel that turn 0..1 pixels into the model's input."""
 
 
 @dataclass

@@ -49,7 +49,7 @@ class ProcessedExample:
     position_ids: np.ndarray
     """[S] int64."""
     subsegment_ids: np.ndarray | None = None
-    """[S] int64 branch of each token (10000 = shared prefix); None for a single conversation."""
+    """[S] int64 branch of each token (SHARED_PREFIX: all see it); None for a single conversation."""
     images: np.ndarray | None = None
     """[T, N, patch * patch * 3] uint8 or float32 patches of the frames or crops."""
     token_pooling: np.ndarray | None = None

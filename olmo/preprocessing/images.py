@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
+from olmo.pixels import PIXEL_STATISTICS
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,6 @@ _RESIZE = {
     "dino": {"mode": "bicubic", "antialias": True, "align_corners": False},
     "metaclip": {"mode": "bicubic", "antialias": True, "align_corners": False},
 }
-_MEAN_STD = {
-    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "dino": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-
 
 _KEEP_ASPECT = ("default", "torch-bilinear")
 """Modes that shrink or enlarge an image in its own proportions and pad the rest."""
@@ -119,8 +114,8 @@ class PixelConfig:
     def __post_init__(self):
         if self.resize not in RESIZE_MODES:
             raise OLMoConfigurationError(f"vit.resize_mode '{self.resize}' is not supported; choose one of {', '.join(RESIZE_MODES)}")
-        if self.normalize not in _MEAN_STD:
-            raise OLMoConfigurationError(f"vit.normalize '{self.normalize}' is not supported; choose one of {', '.join(_MEAN_STD)}")
+        if self.normalize not in PIXEL_STATISTICS:
+            raise OLMoConfigurationError(f"vit.normalize '{self.normalize}' is not supported; choose one of {', '.join(PIXEL_STATISTICS)}")
         if self.uint8 and self.normalize != "siglip":
             raise OLMoConfigurationError(
                 f"normalize_on_gpu works with vit.normalize 'siglip' only, not '{self.normalize}'; set it to false"
@@ -148,6 +143,6 @@ class PixelConfig:
     def to_patches(self, crops: np.ndarray) -> np.ndarray:
         """uint8 crops [T, *size, 3] -> patches [T, N, patch * patch * 3] in the dtype that the model takes."""
         if not self.uint8:
-            mean, std = (np.asarray(v, dtype=np.float32) for v in _MEAN_STD[self.normalize])
+            mean, std = (np.asarray(v, dtype=np.float32) for v in PIXEL_STATISTICS[self.normalize])
             crops = (crops.astype(np.float32) / 255.0 - mean) / std
         return patchify(crops, self.patch)

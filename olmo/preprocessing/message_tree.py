@@ -1,7 +1,7 @@
 """Conversations about one picture or video -> one token sequence, in which branches cannot see each other.
 
 A single conversation is a plain sequence. Several conversations form a tree: BOS, what stands before the visual tokens
-and the visual tokens themselves are shared (subsegment 10000), then the branches follow one after another, each with
+and the visual tokens themselves are shared (subsegment SHARED_PREFIX), then the branches follow one after another, each with
 its own subsegment id and with positions that restart right behind the shared part.
 """
 
@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from olmo.batch import SHARED_PREFIX
 from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.tokenizer import IMAGE_PLACEHOLDER, Tokenizer
-
-SHARED_SUBSEGMENT = 10000
-"""Subsegment id of tokens that every branch sees."""
 
 Conversation = Sequence[str]
 
@@ -230,7 +228,7 @@ class MessageTreeBuilder:
             "branch": [],
         }
         parts["position"].append(np.arange(len(shared)))
-        parts["branch"].append(np.full(len(shared), SHARED_SUBSEGMENT))
+        parts["branch"].append(np.full(len(shared), SHARED_PREFIX))
         for i, (branch, _, stop, weight) in enumerate(kept):
             tokens = np.asarray(branch.tokens[stop:], dtype=np.int64)
             loss = self._weighted(branch, weight, len(kept))[stop:]

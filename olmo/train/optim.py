@@ -15,8 +15,7 @@ from torch.distributed.tensor import DTensor
 from olmo.checkpoint_io import clean_name
 from olmo.config import BaseConfig, StrEnum
 from olmo.exceptions import OLMoConfigurationError
-
-GROUPS = ("llm", "connector", "vit", "frame_selector", "temporal_token_scorer")
+from olmo.models.model import GROUPS
 
 NO_DECAY = frozenset(
     "wte attn_norm ff_norm pre_attn_norm post_attn_norm pre_ff_norm post_ff_norm ln_f pre_ln attention_norm ffn_norm "

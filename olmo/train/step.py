@@ -12,15 +12,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from olmo.batch import Batch
+from olmo.batch import EXAMPLE_STRIDE, SHARED_PREFIX, Batch
 from olmo.exceptions import OLMoEnvironmentError, OLMoError
 from olmo.train.config import TrainConfig
 from olmo.train.distributed import World, all_reduce_sum
 from olmo.train.optim import clip_gradients
 from olmo.train.scheduler import Scheduler
-
-EXAMPLE_STRIDE, SHARED_PREFIX = 100_000, 10_000
-"""`subsegment_ids` = EXAMPLE_STRIDE * packed example + branch; SHARED_PREFIX marks what all branches of an example see."""
 
 
 class TrainingDiverged(OLMoError):

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from olmo.exceptions import OLMoConfigurationError
-from olmo.nn.image_vit import PIXEL_STATISTICS, VitConfig, normalize_pixels
+from olmo.nn.image_vit import VitConfig, normalize_pixels
+from olmo.pixels import PIXEL_STATISTICS
 
 SIDE, PATCH, DIM = 42, 14, 32
 

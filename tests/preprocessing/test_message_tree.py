@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from olmo.batch import SHARED_PREFIX
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
-from olmo.preprocessing.message_tree import SHARED_SUBSEGMENT, MessageTreeBuilder, MessageWeight, TextPreprocessorConfig
+from olmo.preprocessing.message_tree import MessageTreeBuilder, MessageWeight, TextPreprocessorConfig
 from olmo.tokenizer import TokenizerConfig, build_tokenizer
 
 TOK = build_tokenizer(TokenizerConfig("tiny"), 1024)
@@ -28,7 +29,7 @@ def test_every_branch_reads_as_if_it_were_alone(branches, cells):
     and with the end-of-sequence target left out of all branches but the last."""
     blocks = vision(cells) if cells else []
     tree = builder()(branches, blocks)
-    shared = tree.subsegment_ids == SHARED_SUBSEGMENT
+    shared = tree.subsegment_ids == SHARED_PREFIX
     assert shared[: shared.sum()].all()
     for i, branch in enumerate(branches):
         alone = builder()(branch, blocks)
@@ -47,7 +48,7 @@ def test_branches_beyond_the_limit_are_dropped(branches, limit):
     """What is kept is the tree of a prefix of the branches, and every kept branch has an answer token before the limit
     (but the first, which always stays). Seen to fail with the limit compared to the text alone."""
     tree = builder()(branches, vision(3), max_tokens=limit)
-    kept = int(tree.subsegment_ids[tree.subsegment_ids != SHARED_SUBSEGMENT].max()) + 1
+    kept = int(tree.subsegment_ids[tree.subsegment_ids != SHARED_PREFIX].max()) + 1
     whole = builder()(branches, vision(3))
     np.testing.assert_array_equal(tree.input_tokens, whole.input_tokens[: len(tree.input_tokens)])
     assert kept == len(branches) or len(tree.input_tokens) + len(TOK.encode(branches[kept][0])) >= limit
@@ -57,7 +58,7 @@ def test_branches_beyond_the_limit_are_dropped(branches, limit):
 
 def test_text_only_branches_share_the_first_token():
     tree = builder()([["red", "blue"], ["how many", "two"]])
-    assert tree.subsegment_ids[0] == SHARED_SUBSEGMENT and tree.subsegment_ids.dtype == np.int64
+    assert tree.subsegment_ids[0] == SHARED_PREFIX and tree.subsegment_ids.dtype == np.int64
     assert tree.position_ids[tree.subsegment_ids == 1][0] == 1
 
 

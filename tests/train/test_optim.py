@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from olmo.exceptions import OLMoConfigurationError
-from olmo.train.optim import GROUPS, OptimizerConfig, build_optimizer, build_param_groups, clip_gradients, decays, freeze
+from olmo.models.model import GROUPS
+from olmo.train.optim import OptimizerConfig, build_optimizer, build_param_groups, clip_gradients, decays, freeze
 
 
 class Toy(nn.Module):

@@ -14,18 +14,7 @@ from olmo.nn.kv_cache import KVCache
 from olmo.nn.llm import Transformer
 from olmo.nn.token_packing import kept_indices
 from olmo.nn.vision_backbone import VisionOutput
-
-IMAGE_TOKENS = (
-    "image_start",
-    "image_end",
-    "image_patch",
-    "image_col",
-    "low_res_image_start",
-    "image_low_res",
-    "frame_start",
-    "frame_end",
-)
-"""Special tokens that may attend to each other in both directions."""
+from olmo.tokenizer import IMAGE_TOKENS
 
 SEGMENT_STARTS = ("frame_start", "low_res_image_start")
 """Special tokens that open an image or frame (the high-resolution view belongs to the image of its low-resolution one)."""

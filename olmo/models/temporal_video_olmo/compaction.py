@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from olmo.batch import PAD_ID, Batch
+from olmo.batch import EXAMPLE_STRIDE, PAD_ID, Batch
 from olmo.exceptions import OLMoDataError
 from olmo.models.molmo2.model import check_total
-from olmo.nn.attention_mask import EXAMPLE_STRIDE
 
 
 def compact(
