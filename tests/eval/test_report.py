@@ -1,5 +1,6 @@
 """The report from made-up runs: complete, self-contained, escaped."""
 
+import base64
 import json
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from olmo.eval.report import ReportRun, SampleVideo, build_report, read_curve
-from olmo.eval.report.figures import running_mean
+from olmo.eval.report.figures import loss_curves, run_colours, running_mean
 from olmo.exceptions import OLMoDataError
 from olmo.inference.show import CellGrid
 
@@ -81,3 +82,10 @@ def test_running_mean_equals_a_loop():
     values = np.random.default_rng(0).random(17)
     slow = [values[max(0, i - 3) : i + 4].mean() for i in range(17)]
     np.testing.assert_allclose(running_mean(values, 3), slow)
+
+
+def test_a_run_has_one_colour_in_every_chart():
+    """Seen to fail when the charts colour by position: the first run has no curve, so the second took its colour."""
+    colours = run_colours(["dense", "STTS"])
+    chart = base64.b64decode(loss_curves({"STTS": [(1, 3.0), (2, 1.0)]}, colours, "loss").partition(",")[2]).decode()
+    assert colours["STTS"] in chart and colours["dense"] not in chart

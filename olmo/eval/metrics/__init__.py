@@ -5,6 +5,7 @@ number can be computed again later from what was saved.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from olmo.eval.metrics.accuracy import Score, accuracy_by_type
@@ -15,15 +16,21 @@ from olmo.eval.metrics.paired import PairedDifference, paired_difference
 Record = Mapping[str, Any]
 
 
-def short_answer(records: Sequence[Record]) -> dict[str, Score]:
-    """Accuracy per question type where the answer is a word or two that must be met exactly (up to case and dots)."""
-    return accuracy_by_type(records, lambda r: same_short_answer(r["prediction"], r["answer"]))
+def _right_short_answer(record: Record) -> bool:
+    """The answer is a word or two that must be met exactly (up to case and dots)."""
+    return same_short_answer(record["prediction"], record["answer"])
 
 
-METRICS: dict[str, Callable[[Sequence[Record]], dict[str, Score]]] = {"short_answer": short_answer}
-"""Name in a task record -> function from predictions to scores."""
+IS_CORRECT: dict[str, Callable[[Record], bool]] = {"short_answer": _right_short_answer}
+"""Name in a task record -> what counts as right: scores, differences of models and marks on single answers all ask here."""
+METRICS: dict[str, Callable[[Sequence[Record]], dict[str, Score]]] = {
+    name: partial(accuracy_by_type, is_correct=rule) for name, rule in IS_CORRECT.items()
+}
+"""Name in a task record -> function from predictions to scores, by question type."""
+short_answer = METRICS["short_answer"]
 
 __all__ = [
+    "IS_CORRECT",
     "METRICS",
     "PairedDifference",
     "Record",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from olmo.eval.metrics import METRICS, Score, paired_difference, same_short_answer
+from olmo.eval.metrics import IS_CORRECT, METRICS, Score, paired_difference
 from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
 from olmo.inference.show import CellGrid, film_strip, template_environment
@@ -35,7 +35,7 @@ class ReportRun:
     records: list[dict[str, Any]]
     """Saved predictions on the held-out questions."""
     metric: str
-    """Name of the metric in `olmo.eval.metrics.METRICS`."""
+    """Name of the metric in `olmo.eval.metrics.METRICS`; the same for all runs of a report."""
     curve: list[tuple[int, float]] = field(default_factory=list)
     """(step, training loss)."""
     train_seconds: float | None = None
@@ -95,7 +95,8 @@ def build_report(
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type if t not in OVERALL))
     types.sort(key=lambda t: type_order.index(t) if t in type_order else len(type_order))
     only_types = {name: {t: by_type[t] for t in types if t in by_type} for name, by_type in scores.items()}
-    colours = dict(zip((r.name for r in runs), run_colours(len(runs)), strict=True))
+    tokens = {run.name: token_means(run.records) for run in runs}
+    colours = run_colours([r.name for r in runs])
     curves = {r.name: r.curve for r in runs if r.curve}
     page = template_environment("olmo.eval.report").get_template("report.html.j2")
     html = page.render(
@@ -103,13 +104,13 @@ def build_report(
         date=datetime.now().strftime("%d %B %Y, %H:%M"),
         runs=runs,
         colours=colours,
-        tiles=_tiles(runs, scores),
-        accuracy_chart=accuracy_bars(only_types),
+        tiles=_tiles(runs, scores, tokens),
+        accuracy_chart=accuracy_bars(only_types, colours),
         accuracy_rows=[_accuracy_row(t, scores) for t in [*types, "average"]],
         differences=[_difference(runs[0], run) for run in runs[1:]],
-        loss_chart=loss_curves(curves, "cross-entropy per answer token") if curves else None,
-        cost=_cost_rows(runs),
-        samples=[_sample(s, [r.name for r in runs]) for s in samples],
+        loss_chart=loss_curves(curves, colours, "cross-entropy per answer token") if curves else None,
+        cost=_cost_rows(runs, list(tokens.values())),
+        samples=[_sample(s, runs) for s in samples],
         settings=settings,
         facts=_named_rows([r.facts for r in runs]),
         commands=commands,
@@ -130,8 +131,9 @@ def token_means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {k: float(np.mean([r[k] for r in records])) for k in keys}
 
 
-def _tiles(runs: Sequence[ReportRun], scores: Mapping[str, Mapping[str, Score]]) -> list[dict[str, Any]]:
-    tokens = {r.name: token_means(r.records) for r in runs}
+def _tiles(
+    runs: Sequence[ReportRun], scores: Mapping[str, Mapping[str, Score]], tokens: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, Any]]:
     tiles = [
         {
             "label": "right answers, mean of types",
@@ -165,7 +167,7 @@ def _accuracy_row(name: str, scores: Mapping[str, Mapping[str, Score]]) -> dict[
 
 
 def _difference(reference: ReportRun, run: ReportRun) -> dict[str, str]:
-    delta = paired_difference(reference.records, run.records, lambda r: same_short_answer(r["prediction"], r["answer"]))
+    delta = paired_difference(reference.records, run.records, IS_CORRECT[run.metric])
     return {
         "text": f"{run.name} minus {reference.name}",
         "value": f"{100 * delta.value:+.1f} points".replace("-", "−"),
@@ -174,9 +176,8 @@ def _difference(reference: ReportRun, run: ReportRun) -> dict[str, str]:
     }
 
 
-def _cost_rows(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
+def _cost_rows(runs: Sequence[ReportRun], tokens: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """Rows of the table of tokens and seconds: a label and one cell per run."""
-    tokens = [token_means(r.records) for r in runs]
     rows = [
         {"name": "visual tokens per question", "cells": [f"{t['visual_after']:.1f} of {t['visual_before']:.1f}" for t in tokens]},
         {"name": "tokens per question, text included", "cells": [f"{t['tokens_after']:.1f} of {t['tokens_before']:.1f}" for t in tokens]},
@@ -197,10 +198,11 @@ def _named_rows(columns: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     return [{"name": n, "cells": [column.get(n, "–") for column in columns]} for n in names]
 
 
-def _sample(sample: SampleVideo, run_names: Sequence[str]) -> dict[str, Any]:
+def _sample(sample: SampleVideo, runs: Sequence[ReportRun]) -> dict[str, Any]:
     questions = []
     for q in sample.questions:
-        answers = [{"text": q["predictions"][name], "right": same_short_answer(q["predictions"][name], q["answer"])} for name in run_names]
+        said = [(run, q["predictions"][run.name]) for run in runs]
+        answers = [{"text": text, "right": IS_CORRECT[run.metric](q | {"prediction": text})} for run, text in said]
         questions.append({"question": q["question"], "answer": q["answer"], "answers": answers})
     strip = film_strip(sample.frames, sample.timestamps, sample.keep_cells, sample.scores, sample.grid, max_frames=16)
     return {"title": sample.title, "strip": strip, "questions": questions}

@@ -15,10 +15,11 @@ COLOURS = ("#8a94a6", "#0f8a7e", "#c2703d", "#6d5bd0", "#b8435f")
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 
 
-def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], ylabel: str) -> str:
-    """Training loss of every run over its steps: the raw values pale, a running mean on top."""
+def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapping[str, str], ylabel: str) -> str:
+    """Training loss of every run over its steps: the raw values pale, a running mean on top. Colours are those of `run_colours`."""
     fig, ax = _axes(11.0, 3.4)
-    for (name, points), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+    for name, points in curves.items():
+        colour = colours[name]
         steps, losses = np.array(points, dtype=float).T
         ax.plot(steps, losses, color=colour, alpha=0.22, linewidth=0.8)
         ax.plot(steps, running_mean(losses, max(1, len(losses) // 40)), color=colour, linewidth=1.9, label=name)
@@ -30,16 +31,16 @@ def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], ylabel: str) 
     return _svg(fig)
 
 
-def accuracy_bars(scores: Mapping[str, Mapping[str, Score]]) -> str:
+def accuracy_bars(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, str]) -> str:
     """Accuracy per question type and run with 95 % intervals; the dark line across a group is chance."""
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type))
     fig, ax = _axes(11.0, 4.0)
     width = 0.72 / len(scores)
-    for i, ((run, by_type), colour) in enumerate(zip(scores.items(), _colours(len(scores)), strict=True)):
+    for i, (run, by_type) in enumerate(scores.items()):
         at = [j + (i - (len(scores) - 1) / 2) * width for j, t in enumerate(types) if t in by_type]
         row = [by_type[t] for t in types if t in by_type]
         errors = [[s.value - s.low for s in row], [s.high - s.value for s in row]]
-        ax.bar(at, [s.value for s in row], width * 0.92, color=colour, label=run, zorder=2)
+        ax.bar(at, [s.value for s in row], width * 0.92, color=colours[run], label=run, zorder=2)
         ax.errorbar(at, [s.value for s in row], np.abs(errors), fmt="none", ecolor=INK, elinewidth=1.0, capsize=2.5, zorder=3)
     for j, t in enumerate(types):
         chance = next((s[t].chance for s in scores.values() if t in s), None)
@@ -63,12 +64,9 @@ def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def run_colours(n: int) -> list[str]:
-    """The colours of the runs, the same in charts and text."""
-    return [COLOURS[i % len(COLOURS)] for i in range(n)]
-
-
-_colours = run_colours
+def run_colours(names: Sequence[str]) -> dict[str, str]:
+    """The colour of every run, the same in all charts and in the text, whichever runs a chart shows."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
 def _axes(width: float, height: float):
