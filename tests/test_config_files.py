@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from olmo.config_files import config_names, find_config
+from olmo.data.mixtures import mixture_by_name
 from olmo.models.model import build_model_config
 from olmo.train.config import TrainConfig
 
@@ -78,7 +79,8 @@ def test_the_header_says_what_for_how_and_what_comes_out(name):
     header = [line.removeprefix("#").strip() for line in text[: text.index("\n\n")].splitlines()]
     assert len(header[0]) > 40
     command = " ".join(header).replace("\\ ", "")
-    assert re.search(rf"launch_scripts/\w+\.py {name} \w+", command)
+    mixture = re.search(rf"launch_scripts/\w+\.py {name} (\S+)", command)[1]
+    assert mixture_by_name(mixture)
     assert "Expected time" in command and "Expected result" in command.replace("Expected (published)", "Expected result").replace(
         "Expected: ", "Expected result: "
     )
