@@ -21,8 +21,8 @@ def main(argv: Sequence[str]) -> int:
     if args.print_config:
         print(command.printed_config(args, model_overrides, data_overrides), end="")
         return 0
+    from olmo.distributed import distributed_world
     from olmo.launch import setup_logging
-    from olmo.train.distributed import distributed_world
 
     with distributed_world() as world:
         console = setup_logging(world.rank, args.debug)

@@ -9,10 +9,10 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from olmo import checkpoint_io
 from olmo.checkpoint_io import clean_name, load_config, load_model, match_weights, model_tensors, read_metadata, select_checkpoint, step_of
+from olmo.distributed import World
 from olmo.exceptions import OLMoCheckpointError
 from olmo.train.checkpoint import save_checkpoint, save_unsharded
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World
 from tests.train.tiny_run import make_batch, model_config
 
 WORLD = World(0, 0, 1, torch.device("cpu"))

@@ -11,7 +11,7 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "olmo"
 
 # Modules that import nothing of the project except each other.
-LEAFS = {"exceptions", "config", "config_files", "batch", "budget", "pixels", "version"}
+LEAFS = {"exceptions", "config", "config_files", "batch", "budget", "distributed", "pixels", "processes", "version"}
 # What each part may import besides the leafs and itself. Arrows point down: nothing here may lead back up.
 ALLOWED = {
     "tokenizer": set(),

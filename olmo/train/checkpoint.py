@@ -25,9 +25,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from olmo.checkpoint_io import load_sharded, model_tensors, read_metadata, step_of
+from olmo.distributed import World, initialized, on_all_ranks, on_main
 from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World, initialized, on_all_ranks, on_main
 
 log = logging.getLogger(__name__)
 

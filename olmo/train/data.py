@@ -7,13 +7,13 @@ import numpy as np
 from olmo.batch import Batch
 from olmo.data.loader import TrainLoader, build_train_loader
 from olmo.data.packer import pack_examples
+from olmo.distributed import World
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor
 from olmo.preprocessing.multimodal import ExamplePreprocessor
 from olmo.preprocessing.video import VideoFrames
 from olmo.tokenizer import Tokenizer
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World
 
 
 def train_preprocessor(cfg: TrainConfig, tokenizer: Tokenizer | None = None) -> ExamplePreprocessor:

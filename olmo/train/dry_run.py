@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from olmo.batch import Batch
+from olmo.distributed import World
 from olmo.exceptions import OLMoDataError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.preprocessor import build_llm_tokenizer
@@ -14,7 +15,6 @@ from olmo.nn.flops import FlopCount, flops_for_layout, format_flops
 from olmo.preprocessing.example import dropped_cells
 from olmo.train.config import TrainConfig
 from olmo.train.data import build_loader, synthetic_batch
-from olmo.train.distributed import World
 from olmo.train.optim import freeze
 
 log = logging.getLogger(__name__)

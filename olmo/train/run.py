@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from olmo.checkpoint_io import is_unsharded, match_weights, read_config, select_checkpoint
+from olmo.distributed import World, on_main
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.train import build
 from olmo.train.callbacks.checkpointer import Checkpointer
@@ -22,7 +23,6 @@ from olmo.train.callbacks.wandb import wanted as wandb_wanted
 from olmo.train.checkpoint import cannot_write, existing_steps, load_optimizer, load_trainer_state, probe_save_folder
 from olmo.train.config import RuntimeData, TrainConfig
 from olmo.train.data import build_loader
-from olmo.train.distributed import World, on_main
 from olmo.train.optim import build_optimizer
 from olmo.train.scheduler import Scheduler
 from olmo.train.step import TrainStep, out_of_memory

@@ -201,8 +201,8 @@ def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = Fa
     if args.print_config:
         print(cfg.to_yaml(), end="")
         return 0
+    from olmo.distributed import distributed_world
     from olmo.launch import setup_logging
-    from olmo.train.distributed import distributed_world
 
     with distributed_world() as world:
         console = setup_logging(world.rank, args.debug)

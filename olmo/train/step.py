@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from olmo.batch import EXAMPLE_STRIDE, SHARED_PREFIX, Batch
+from olmo.distributed import World, all_reduce_sum
 from olmo.exceptions import OLMoEnvironmentError, OLMoError
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World, all_reduce_sum
 from olmo.train.optim import clip_gradients
 from olmo.train.scheduler import Scheduler
 

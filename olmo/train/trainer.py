@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from olmo.batch import Batch
+from olmo.distributed import World
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import random_state, set_random_state
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World
 from olmo.train.signals import StopSignals
 from olmo.train.step import StepResult, TrainStep, mean_metrics
 

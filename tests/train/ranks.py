@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from olmo.train.distributed import World, distributed_world
+from olmo.distributed import World, distributed_world
 
 
 def run_ranks(count: int, function: Callable[[World, Path, Any], None], folder: Path, argument: Any = None) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from olmo.checkpoint_io import model_tensors
+from olmo.distributed import World
 from olmo.exceptions import OLMoCheckpointError
 from olmo.train.build import load_pretrained
-from olmo.train.distributed import World
 from tests.train.tiny_run import model_config
 
 ALONE = World(0, 0, 1, torch.device("cpu"))

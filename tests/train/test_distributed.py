@@ -5,11 +5,11 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from olmo.checkpoint_io import load_model, model_tensors, select_checkpoint
+from olmo.distributed import World, on_all_ranks, on_main
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.train import build
 from olmo.train.checkpoint import load_optimizer, optimizer_tensors, save_checkpoint, save_unsharded
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World, on_all_ranks, on_main
 from olmo.train.optim import OptimizerConfig, build_optimizer
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainStep

@@ -331,8 +331,8 @@ def test_metrics_are_valid_json_with_the_published_keys(reference):
 
 def test_pretrained_files_replace_fresh_weights(tmp_path, monkeypatch):
     """`init_path` of language model and ViT; what the files lack keeps its fresh values."""
+    from olmo.distributed import World
     from olmo.train.config import TrainConfig
-    from olmo.train.distributed import World
     from olmo.train.sft import build_train_config, parse
 
     words = [

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from olmo.checkpoint_io import model_tensors
+from olmo.distributed import World
 from olmo.nn.losses import naive_linear_cross_entropy
 from olmo.train.config import TrainConfig
-from olmo.train.distributed import World
 from olmo.train.optim import OptimizerConfig, build_optimizer
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainingDiverged, TrainStep, batch_counts, loss_weight, mean_metrics, out_of_memory

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from olmo.exceptions import OLMoEnvironmentError, OLMoError
 
@@ -85,40 +86,50 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def gather_objects(value: Any) -> list[Any]:
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or all of a sharded one (then every rank must call this)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     """The value of every rank, on every rank."""
     if not initialized():
         return [value]
-    values = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    values = [None] * dist.get_world_size(group)
+    dist.all_gather_object(values, value, group=group)
     return values
 
 
-def broadcast_object(value: Any) -> Any:
+def broadcast_object(value: Any, group: dist.ProcessGroup | None = None) -> Any:
     """Rank 0's value on every rank."""
     if not initialized():
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=group)
     return box[0]
 
 
-def on_all_ranks(action: Callable[[], Any], translate: Callable[[BaseException], OLMoError]) -> Any:
-    """Run `action` here; if it fails on any rank, every rank raises that rank's error instead of waiting for it."""
-    result, error = None, None
+def on_all_ranks(action: Callable[[], Any], translate: Callable[[BaseException], OLMoError], group: dist.ProcessGroup | None = None) -> Any:
+    """Run `action` here; if it fails on any rank, every rank raises that rank's error instead of waiting for it.
+
+    `translate` words an error that is not meant for the user yet; where it happened stays its cause, for `--debug`.
+    """
+    result, error, cause = None, None, None
     try:
         result = action()
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as err:  # the checkpoint library's own exception is no Exception
-        error = err if isinstance(err, OLMoError) else translate(err)
-    failed = next((e for e in gather_objects(error) if e is not None), None)
-    if failed is not None:
-        raise failed from None
-    return result
+        error, cause = err if isinstance(err, OLMoError) else translate(err), err
+    failed = next((e for e in gather_objects(error, group) if e is not None), None)
+    if failed is None:
+        return result
+    if failed is cause:  # one process: no copy of it came back
+        raise failed
+    raise failed from cause
 
 
-def on_main(action: Callable[[], Any], translate: Callable[[BaseException], OLMoError]) -> Any:
+def on_main(action: Callable[[], Any], translate: Callable[[BaseException], OLMoError], group: dist.ProcessGroup | None = None) -> Any:
     """Run `action` on rank 0 only, return its result everywhere, and raise its error everywhere."""
     main = not initialized() or dist.get_rank() == 0
-    return broadcast_object(on_all_ranks(action if main else (lambda: None), translate))
+    return broadcast_object(on_all_ranks(action if main else (lambda: None), translate, group), group)
