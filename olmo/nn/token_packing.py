@@ -15,16 +15,7 @@ import torch
 from torch import Tensor
 
 from olmo.nn.attention import Segments
-
-
-def kept_indices(mask: Tensor, total: int) -> Tensor:
-    """Positions of the True entries of a flat bool mask, in order: int64 [total], without asking the device how many.
-
-    `total` must be at least the number of True entries; slots beyond it point at position 0.
-    """
-    slot = torch.where(mask, mask.cumsum(0) - 1, total)
-    positions = torch.zeros(total + 1, dtype=torch.int64, device=mask.device)
-    return positions.scatter_(0, slot, torch.arange(len(mask), device=mask.device))[:total]
+from olmo.nn.indices import kept_indices
 
 
 class VarlenPacking:

@@ -16,7 +16,7 @@ from olmo.batch import RowLayout
 from olmo.config import BaseConfig, StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.image_vit import VitAttention, VitConfig, normalize_pixels
-from olmo.nn.token_packing import kept_indices
+from olmo.nn.indices import flat_positions
 
 
 class ImagePooling2D(StrEnum):
@@ -122,7 +122,7 @@ class MolmoVisionBackboneConfig(BaseConfig):
             raise OLMoConfigurationError(f"vision_backbone.compile_connector = '{self.compile_connector}' must be dynamic, default or null")
 
     def build(self, llm: Any, device: torch.device | str | None = None) -> "MolmoVisionBackbone":
-        """Build for a language model config `llm` (its d_model, mlp_hidden_size, mlp_ratio and initializer_range are read)."""
+        """Build for a language model config `llm` (its d_model, hidden_size and initializer_range are read)."""
         with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
             return MolmoVisionBackbone(self, llm)
 
@@ -177,8 +177,7 @@ class MolmoVisionBackbone(nn.Module):
         self.image_pooling_2d = VitAttention(config.vit, in_dim=self.pool_dim, widen=widen) if pools else None
         pooled_dim = vit_dim * widen if pools else self.pool_dim
         if config.image_projector == ImageProjector.mlp:
-            hidden = llm.mlp_hidden_size if llm.mlp_hidden_size is not None else llm.mlp_ratio * llm.d_model
-            self.image_projector = ConnectorMlp(pooled_dim, hidden // 2, llm.d_model)
+            self.image_projector = ConnectorMlp(pooled_dim, llm.hidden_size // 2, llm.d_model)
         else:
             self.image_projector = nn.Linear(pooled_dim, llm.d_model, bias=False)
             self.image_projector.requires_grad_(config.image_projector == ImageProjector.linear)
@@ -275,8 +274,7 @@ def gather_cells(token_pooling: Tensor, keep: Tensor, total: int, patches_per_ro
     token_pooling: [B, P, G] counts patches per batch row; keep: [B, P] bool with `total` True entries.
     """
     batch, cells, _ = token_pooling.shape
-    torch._assert_async(keep.sum() == total, "the layout's num_pooled disagrees with the rows of token_pooling")
-    rows = kept_indices(keep.flatten(), total)
+    rows = flat_positions(keep, total, "kept rows of token_pooling by the layout's num_pooled")
     index = token_pooling.flatten(0, 1)[rows].long()
     offset = (rows // cells * patches_per_row)[:, None]
     return torch.where(index >= 0, index + offset, -1)

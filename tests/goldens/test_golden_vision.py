@@ -12,6 +12,7 @@ import torch
 
 from olmo.batch import MultimodalType, RowLayout, VisualSegment
 from olmo.nn.image_vit import VitConfig, normalize_pixels
+from olmo.nn.llm_config import LlmConfig
 from olmo.nn.temporal_vision_backbone import TemporalVisionBackboneConfig
 from olmo.nn.token_packing import unpack_to_frames
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
@@ -24,7 +25,7 @@ STTS = "temporal_vision_backbone"
 def backbone_of(config_class: type, path: Path, **vit):
     meta, _ = load(path)
     config = config_class.from_dict({key: meta[key] for key in ("vit_layers", "pooling_attention_mask")} | {"vit": meta["vit"] | vit})
-    backbone = config.build(SimpleNamespace(initializer_range=0.02, mlp_ratio=4, **meta["llm"]))
+    backbone = config.build(LlmConfig(**meta["llm"]))
     backbone.load_state_dict(state_dict(path))
     return backbone
 

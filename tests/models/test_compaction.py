@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from olmo.batch import Batch, RowLayout
 from olmo.exceptions import OLMoDataError
+from olmo.models.molmo2.model import fit_length
 from olmo.models.temporal_video_olmo.compaction import compact
 from olmo.nn.attention_mask import dense_mask, token_attributes
 from olmo.nn.losses import naive_linear_cross_entropy
@@ -93,7 +94,9 @@ def test_gather_equals_a_loop(case, extra):
     b, keep = case
     rows = kept_by_loop(b, keep)
     longest = max(map(len, rows))
-    short = compact(b, keep, tuple(keep.sum(1).tolist()), PATCH, None if extra is None else longest + extra)
+    short = compact(b, keep, tuple(keep.sum(1).tolist()), PATCH)
+    if extra is not None:
+        short = fit_length(short, longest + extra)
     assert short.input_ids.shape[1] == longest + (extra or 0)
     assert [row.num_tokens for row in short.layout] == [len(r) for r in rows]
     for name in ("input_ids", "position_ids", "loss_masks", "subsegment_ids"):
@@ -108,7 +111,7 @@ def test_renumbering_counts_what_is_left(case):
     """Without gaps the positions are those of a sequence that never had the dropped tokens. Seen to fail with the count
     not restarted for every packed example."""
     b, keep = case
-    short = compact(b, keep, tuple(keep.sum(1).tolist()), PATCH, None, True)
+    short = compact(b, keep, tuple(keep.sum(1).tolist()), PATCH, True)
     for positions, subsegments, row in zip(short.position_ids.tolist(), short.subsegment_ids.tolist(), short.layout, strict=True):
         seen: dict[int, int] = {}
         for position, example in zip(positions[: row.num_tokens], subsegments, strict=False):
@@ -140,7 +143,7 @@ def test_padding_to_a_fixed_length_changes_nothing():
         expected, padded = m(b, logits="all"), m(b, logits="all", pad_to=120)
         torch.testing.assert_close(padded.logits, expected.logits, atol=1e-5, rtol=1e-5)
         assert m.shorten(b, m.encode_vision(b), 120).input_ids.shape == (3, 120)
-        with pytest.raises(OLMoDataError, match="tokens after pruning"):
+        with pytest.raises(OLMoDataError, match="does not fit into sequences of 20"):
             m(b, pad_to=20)
 
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from olmo.models.molmo2 import model as molmo2
 from olmo.models.temporal_video_olmo import compaction
-from olmo.nn import attention
+from olmo.nn import attention, indices
 from tests.models.builders import Example, batch, config
 
 VARIANTS = {
@@ -18,7 +17,7 @@ VARIANTS = {
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """What CPUs alone do is switched off: checks of the layout, attention one segment at a time."""
-    for module in (molmo2, compaction):
+    for module in (indices, compaction):
         monkeypatch.setattr(module, "check_total", lambda *args: None)
     monkeypatch.setattr(attention, "_choose_backend", lambda *args: "padded")
 
@@ -46,7 +45,7 @@ def test_a_step_reads_nothing_back(variant, as_on_a_gpu):
 
 def test_reading_a_number_would_be_noticed(as_on_a_gpu, monkeypatch):
     """Negative control: boolean indexing and `.item()` raise here."""
-    monkeypatch.setattr(molmo2, "kept_indices", lambda mask, total: mask.nonzero()[:, 0])
+    monkeypatch.setattr(indices, "kept_indices", lambda mask, total: mask.nonzero()[:, 0])
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         step("pruned")
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from olmo.batch import MultimodalType, RowLayout, VisualSegment
 from olmo.nn.temporal_vision_backbone import TemporalVisionBackbone, TemporalVisionBackboneConfig
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
 
-LLM = SimpleNamespace(d_model=12, mlp_hidden_size=16, mlp_ratio=4, initializer_range=0.02)
+LLM = SimpleNamespace(d_model=12, hidden_size=16, initializer_range=0.02)
 PATCH = 2
 VIDEO, IMAGE, MULTI_IMAGE = MultimodalType.VIDEO, MultimodalType.IMAGE, MultimodalType.MULTI_IMAGE
 

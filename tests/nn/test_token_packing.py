@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olmo.nn.attention import attend, attend_segments
-from olmo.nn.token_packing import FirstFitPacking, VarlenPacking, first_fit, kept_indices, unpack_to_frames
+from olmo.nn.indices import kept_indices
+from olmo.nn.token_packing import FirstFitPacking, VarlenPacking, first_fit, unpack_to_frames
 
 masks = st.integers(1, 6).flatmap(
     lambda patches: st.lists(st.lists(st.booleans(), min_size=patches, max_size=patches), min_size=1, max_size=7)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from olmo.batch import RowLayout
-from olmo.exceptions import OLMoConfigurationError
+from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig, gather_cells
 
-LLM = SimpleNamespace(d_model=24, mlp_hidden_size=40, mlp_ratio=4, initializer_range=0.02)
+LLM = SimpleNamespace(d_model=24, hidden_size=40, initializer_range=0.02)
 VIT = dict(
     image_model_type="siglip", image_default_input_size=[42, 42], image_emb_dim=32, image_num_heads=2, image_num_key_value_heads=2,
     image_head_dim=16, image_mlp_dim=48, image_num_layers=4, image_num_pos=9, normalize="siglip",
@@ -175,7 +175,7 @@ def test_unused_blocks():
 def test_layout_that_disagrees_is_caught():
     backbone = build()
     images, pooling, layout = batch()
-    with pytest.raises(RuntimeError, match="num_pooled"):
+    with pytest.raises(OLMoDataError, match="the batch has 11 positions but 7 .*num_pooled"):
         backbone(images, pooling, (RowLayout((), 0, 2), layout[1]))
 
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from omegaconf import OmegaConf
 
-from olmo.batch import Batch
+from olmo.batch import PAD_ID, Batch
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.models.model import DecodeState, LogitRows, ModelBase, ModelOutput
 from olmo.models.molmo2.config import Molmo2Config
 from olmo.nn.attention_mask import BiDirectionalAttn, TokenAttributes, build_mask, dense_mask, token_attributes
+from olmo.nn.indices import flat_positions
 from olmo.nn.kv_cache import KVCache
 from olmo.nn.llm import Transformer
-from olmo.nn.token_packing import kept_indices
 from olmo.nn.vision_backbone import VisionOutput
 from olmo.tokenizer import IMAGE_TOKENS
 
@@ -177,25 +177,10 @@ def _last(valid: torch.Tensor) -> torch.Tensor:
     return (valid.sum(1) - 1).clamp(min=0)
 
 
-def flat_positions(mask: torch.Tensor, total: int, what: str) -> torch.Tensor:
-    """Indices [total] of the true entries of the flattened mask, without asking the device how many there are."""
-    check_total(mask, total, what)
-    return kept_indices(mask.flatten(), total)
-
-
-def check_total(mask: torch.Tensor, total: int, what: str) -> None:
-    """Refuse a batch whose tensors and layout disagree (on a GPU the kernel asserts it, nothing waits for the answer)."""
-    if mask.device.type == "cpu" and int(mask.sum()) != total:
-        raise OLMoDataError(f"the batch has {int(mask.sum())} positions but {total} {what}")
-    torch._assert_async(mask.sum() == total, f"the batch does not have {total} {what}")
-
-
 def fit_length(batch: Batch, length: int) -> Batch:
-    """Pad (with -1) or cut the padding of every row to `length` tokens."""
+    """Pad every row, or cut its padding, to `length` tokens."""
     longest = max(row.num_tokens for row in batch.layout)
     if longest > length:
         raise OLMoDataError(f"a row has {longest} tokens, which does not fit into sequences of {length}; raise data.sequence_length")
     extra = length - batch.input_ids.shape[1]
-    names = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids")
-    fitted = {n: torch.nn.functional.pad(t, (0, extra), value=-1) for n in names if (t := getattr(batch, n)) is not None}
-    return Batch(**({f: getattr(batch, f) for f in batch.__dataclass_fields__} | fitted))
+    return batch.map_text(lambda t: torch.nn.functional.pad(t, (0, extra), value=PAD_ID))

@@ -10,8 +10,7 @@ from dataclasses import replace
 import torch
 
 from olmo.batch import EXAMPLE_STRIDE, PAD_ID, Batch
-from olmo.exceptions import OLMoDataError
-from olmo.models.molmo2.model import check_total
+from olmo.nn.indices import check_total
 
 
 def compact(
@@ -19,33 +18,24 @@ def compact(
     keep_rows: torch.Tensor,
     kept_per_row: tuple[int, ...],
     image_patch_id: int,
-    length: int | None = None,
     renumber: bool = False,
 ) -> Batch:
     """Drop the `<im_patch>` tokens whose row of `token_pooling` is not kept (`keep_rows` bool [B, P]).
 
-    Rows are right-padded to `length`, or to the longest one. Position ids keep their values (time stays what it was)
+    Rows are right-padded to the longest one. Position ids keep their values (time stays what it was)
     unless `renumber` closes the gaps.
     """
     layout = tuple(
         replace(row, num_tokens=row.num_tokens - row.num_pooled + kept, num_pooled=kept)
         for row, kept in zip(batch.layout, kept_per_row, strict=True)
     )
-    longest = max(row.num_tokens for row in layout)
-    length = longest if length is None else length
-    if longest > length:
-        raise OLMoDataError(f"a row has {longest} tokens after pruning, which does not fit into sequences of {length}")
     keep = kept_tokens(batch, keep_rows, image_patch_id)
     check_total(keep, sum(row.num_tokens for row in layout), "tokens after pruning by the layout (<im_patch> tokens and cells must match)")
     if renumber:
         batch = replace(batch, position_ids=closed_positions(batch, keep))
-    source, filled = _sources(keep, length)
-
-    def gather(t: torch.Tensor) -> torch.Tensor:
-        return t.gather(1, source).masked_fill(~filled, PAD_ID)
-
-    names = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids")
-    return replace(batch, layout=layout, **{n: gather(t) for n in names if (t := getattr(batch, n)) is not None})
+    source, filled = _sources(keep, max(row.num_tokens for row in layout))
+    shorter = batch.map_text(lambda t: t.gather(1, source).masked_fill(~filled, PAD_ID))
+    return replace(shorter, layout=layout)
 
 
 def kept_tokens(batch: Batch, keep_rows: torch.Tensor, image_patch_id: int) -> torch.Tensor:

@@ -13,8 +13,7 @@ class TemporalVideoOlmoModel(Molmo2Model):
     config: TemporalVideoOlmoConfig
 
     def shorten(self, batch: Batch, vision: VisionOutput | None, pad_to: int | None) -> Batch:
-        """Remove the tokens of dropped cells; with nothing dropped the batch passes as it is."""
-        if vision is None or vision.keep_rows is None:
-            return super().shorten(batch, vision, pad_to)
-        renumber = self.config.compact_positions
-        return compact(batch, vision.keep_rows, vision.kept_per_row, self.image_patch_id, pad_to, renumber)
+        """Remove the tokens of dropped cells, if there are any."""
+        if vision is not None and vision.keep_rows is not None:
+            batch = compact(batch, vision.keep_rows, vision.kept_per_row, self.image_patch_id, self.config.compact_positions)
+        return super().shorten(batch, vision, pad_to)
