@@ -71,6 +71,7 @@ $(READY): constraints.txt setup.py
 	$(if $(python_problem),$(error $(python_problem)))
 	@echo "Setting up $(VENV) with the pinned packages: a few minutes, once"
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) "$$(grep '^torch==' constraints.txt)")
+	@$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) $$(grep -E '^torch(vision)?==' constraints.txt))
 	@$(PIP) install -c constraints.txt -e '.[test]'
+	@$(PIP) install --no-deps "$$(grep '^dashscope==' constraints.txt)"
 	@echo "$(TORCH_INDEX)" > $@

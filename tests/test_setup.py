@@ -74,6 +74,7 @@ def test_the_environment_is_made_once_and_remade_when_the_pins_change(tmp_path):
     marker = tmp_path / "venv" / ".ready"
     first = planned(tmp_path)
     assert "-m venv" in first and "install -c constraints.txt -e '.[test]'" in first and "--index-url" not in first
+    assert """install --no-deps "$(grep '^dashscope==' constraints.txt)\"""" in first, "the vocabulary of the tests comes alone"
     marker.parent.mkdir()
     marker.write_text("\n")
     assert "install" not in planned(tmp_path) and "pytest" in planned(tmp_path)
@@ -94,10 +95,11 @@ def test_torch_from_another_index(tmp_path):
     assert done.returncode != 0 and "was made with torch from another index" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_pins_are_exact_and_torch_is_grepped_right():
+def test_pins_are_exact_and_those_the_makefile_greps_are_found():
     lines = [x for x in (REPO / "constraints.txt").read_text().splitlines() if x and not x.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._]+", line) for line in lines)
     assert [line for line in lines if line.startswith("torch==")] == ["torch==2.13.0"]
+    assert [line for line in lines if line.startswith("dashscope==")] == ["dashscope==2.0.2"]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from olmo.preprocessing.multimodal import ExamplePreprocessor
 from olmo.preprocessing.points import PointFormatter, output_timestamp, parse_timestamp, seconds_to_clock
 from olmo.preprocessing.pooling import pooling_index
 from olmo.preprocessing.video import VideoFrames, VideoPreprocessor, VideoPreprocessorConfig
-from tests.goldens.data_cases import FOLDER, cases, read, rle, sha256, tokenizer
+from tests.goldens.data_cases import FOLDER, TAKEN, cases, read, rle, sha256, tokenizer
 
 
 @pytest.mark.parametrize("case", cases("budgets.json"))
@@ -318,3 +318,26 @@ def test_golden_example(case):
     for key, value in want["metadata"].items():
         got = out.metadata[key]
         assert (list(map(list, got)) if key == "image_group_size" else list(got) if key == "image_size" else got) == value
+
+
+NOT_IN_THE_HOUSE = {
+    ("points.json", "format_multi_image_points"),
+    ("points.json", "format_video_tracks"),
+    ("points.json", "parse_points"),
+    ("points.json", "parse_frame_points"),
+    ("points.json", "parse_tracks"),
+    ("points.json", "parse_any"),
+    ("scores.json", "vqa_eval"),
+    ("scores.json", "benchmark"),
+    ("scores.json", "function"),
+}
+"""Kinds of cases about code that the project does not have: tracks, reading points from text, metrics of benchmarks."""
+
+
+def test_golden_data_kinds_are_known():
+    """A kind of case without a test fails by name, and so does one that has a test and is still listed as absent."""
+    import tests.goldens.test_golden_packing
+    import tests.goldens.test_golden_video_frames  # noqa: F401
+
+    stored = {(path.name, case.get("kind")) for path in FOLDER.glob("*.json") for case in read(path.name)["cases"]}
+    assert stored - TAKEN == (NOT_IN_THE_HOUSE if stored else set())
