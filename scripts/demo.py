@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demo_processes import TrainingRun, call, threads_for, train_together
+
 from olmo.config_files import find_config
-from olmo.eval.processes import TrainingRun, call, cores, threads_for, train_together
-from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
-from olmo.launch import run_command
+from olmo.exceptions import OLMoEnvironmentError
+from olmo.launch import CommandParser, run_command, setup_logging
+from olmo.processes import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "launch_scripts" / "train_image_video_sft.py"
@@ -52,9 +54,8 @@ START = Model("start", "common start", False)
 MODELS = (Model("unpruned", "unpruned", False), Model("stts", "STTS 50 %", True))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.error = _raise_cli_error
+def build_parser() -> CommandParser:
+    parser = CommandParser("demo.py", __doc__.split("\n")[0])
     parser.add_argument("--out", default="runs/demo", help="folder for everything that is made (runs/demo)")
     parser.add_argument("--steps", type=_positive, help="steps of each of the three trainings (the config's)")
     parser.add_argument("--num_train", type=_positive, default=6000, help="training videos (6000)")
@@ -67,10 +68,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _raise_cli_error(message: str) -> None:
-    raise OLMoCliError(message)
-
-
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
@@ -81,8 +78,6 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(list(argv))
     if args.fast:
         args.steps, args.num_train, args.num_test = args.steps or FAST["steps"], FAST["num_train"], FAST["num_test"]
-    from olmo.launch import setup_logging
-
     console = setup_logging()
     demo = Demo(args, console)
     demo.run()

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from olmo.data.failures import BadVideoError
+from olmo.data.failures import BadVideoError, as_decoding_error
 from olmo.data.frame_table import VideoInfo
+from olmo.processes import child_environment
 
 _HEADER = struct.Struct("<cIII")
 """Kind (F frame, E error, D done) and height, width, channels of a frame, or the length of an error."""
@@ -80,10 +80,8 @@ class IsolatedBackend:
         if self._child is not None and self._owner == os.getpid() and self._served >= CLIPS_PER_CHILD:
             self.close()
         if self._child is None or self._owner != os.getpid() or self._child.poll() is not None:
-            root = str(Path(__file__).resolve().parents[2])
-            env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
             command = [sys.executable, "-m", "olmo.data.decode_process", self.name]
-            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment())
             self._owner, self._served = os.getpid(), 0
         self._served += 1
         return self._child
@@ -123,8 +121,7 @@ def serve(name: str) -> None:
                 out.flush()
             out.write(_HEADER.pack(b"D", 0, 0, 0))
         except Exception as err:
-            bad = err if isinstance(err, BadVideoError) else BadVideoError(info.path, "corrupt", str(err)[:200] or type(err).__name__)
-            text = pickle.dumps(bad)
+            text = pickle.dumps(as_decoding_error(err, info.path))
             out.write(_HEADER.pack(b"E", len(text), 0, 0) + text)
         out.flush()
 

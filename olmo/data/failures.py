@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from olmo.exceptions import OLMoDataError
+from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,19 @@ class BadVideoError(OLMoDataError):
         return f"{self.path}: {CAUSES[self.cause]}" + (f" ({self.detail})" if self.detail else "")
 
 
+def as_decoding_error(err: Exception, path: str) -> Exception:
+    """What a decoder raised, under one name: every library has its own error classes, and all of them mean "this file",
+    except where this machine lacks something (memory, a package)."""
+    if isinstance(err, (BadVideoError, OLMoEnvironmentError, MemoryError)):
+        return err
+    return BadVideoError(path, "corrupt", str(err)[:200] or type(err).__name__)
+
+
+def cause_and_file(err: OLMoDataError) -> tuple[str, str]:
+    """What a failure is counted as, and the file to blame ("" where the file is fine but its annotation is not)."""
+    return (err.cause, err.path) if isinstance(err, BadVideoError) else (BAD_EXAMPLE, "")
+
+
 class FailureLog:
     """Counts reads and failures of one loader, names each file once, and stops the run above the limit.
 
@@ -54,8 +67,9 @@ class FailureLog:
     the run. The margin keeps a data set with half of the allowed failures from dying by bad luck in its first minutes.
     """
 
-    def __init__(self, max_bad_fraction: float = 0.01) -> None:
-        self.max_bad_fraction = max_bad_fraction
+    def __init__(self, max_bad_fraction: float = 0.01, setting: str = "data.max_bad_fraction={:g}") -> None:
+        """`setting`: how the message names the limit, so that it never names an option that the command does not have."""
+        self.max_bad_fraction, self.setting = max_bad_fraction, setting
         self.reads = 0
         self.by_cause: Counter[str] = Counter()
         self.files: dict[str, str] = {}
@@ -69,7 +83,8 @@ class FailureLog:
         self.reads += reads
         failures = list(failures)
         for failure in failures:
-            cause, name = (failure.cause, failure.path) if isinstance(failure, BadVideoError) else (BAD_EXAMPLE, str(failure))
+            cause, file = cause_and_file(failure)
+            name = file or str(failure)
             self.by_cause[cause] += 1
             if name not in self.files:
                 self.files[name] = str(failure)
@@ -84,8 +99,8 @@ class FailureLog:
             return
         listed = "; ".join(list(self.files.values())[:20])
         more = f"; and {len(self.files) - 20} more" if len(self.files) > 20 else ""
-        allowed = f"data.max_bad_fraction={self.max_bad_fraction:g} allows"
-        raise OLMoDataError(f"{self.bad} of {self.reads} examples could not be read, more than {allowed}: {listed}{more}")
+        allowed = self.setting.format(self.max_bad_fraction)
+        raise OLMoDataError(f"{self.bad} of {self.reads} examples could not be read, more than {allowed} allows: {listed}{more}")
 
     def metrics(self) -> dict[str, float]:
         """Counters for the log."""

@@ -93,7 +93,7 @@ def _from_container(container, path: str, deadline: float) -> VideoInfo:
     if stream.frames and len(packets) < 0.95 * stream.frames:
         raise BadVideoError(path, "truncated", f"{len(packets)} of {stream.frames} frames are there")
     if any(p.pts is None for p in packets):
-        return _by_decoding(container, stream, path)
+        return _by_decoding(container, stream, path, deadline)
     pts, keys = _decodable(packets, path)
     durations = {p.pts: p.duration for p in packets}
     return _table(path, stream, pts, keys, durations[int(pts[-1])], seekable=True)
@@ -109,12 +109,16 @@ def _decodable(packets: list[_Packet], path: str) -> tuple[np.ndarray, np.ndarra
     return pts, keys[np.searchsorted(keys, pts, side="right") - 1]
 
 
-def _by_decoding(container, stream, path: str) -> VideoInfo:
+def _by_decoding(container, stream, path: str, deadline: float) -> VideoInfo:
     container.seek(0)
-    frames = [(f.pts, f.duration) for f in container.decode(stream) if f.pts is not None]
-    if not frames:
+    durations: dict[int, int | None] = {}
+    for frame in container.decode(stream):
+        if time.monotonic() > deadline:
+            raise BadVideoError(path, "timeout", "decoding it for its time stamps")
+        if frame.pts is not None:
+            durations[frame.pts] = frame.duration
+    if not durations:
         raise BadVideoError(path, "corrupt", "no frame has a time stamp")
-    durations = dict(frames)
     pts = np.unique(list(durations))
     return _table(path, stream, pts, np.full_like(pts, pts[0]), durations[int(pts[-1])], seekable=False)
 

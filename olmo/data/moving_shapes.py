@@ -26,6 +26,7 @@ from olmo.data.dataset import Example
 from olmo.data.moving_shapes_scene import OPTIONS, VERSION, Question, all_questions, choose_questions, draw_scene, render, scene_rng
 from olmo.data.paths import data_root
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoEnvironmentError
+from olmo.processes import cores
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def _generate(config: MovingShapesConfig, split: str, folder: Path) -> None:
     number = config.count(split)
     for block in range(-(-number // 1000)):
         (folder / f"{block:04d}").mkdir(exist_ok=True)
-    processes = min(config.processes or len(os.sched_getaffinity(0)), 16, max(1, number // 50))
+    processes = min(config.processes or cores(), 16, max(1, number // 50))
     log.info("generating %d %s videos of moving_shapes in %s", number, split, folder)
     write = partial(write_video, config, split, folder)
     if processes == 1:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from olmo.config import BaseConfig, StrEnum
-from olmo.data.failures import BadVideoError
+from olmo.data.failures import BadVideoError, as_decoding_error
 from olmo.data.frame_table import VideoInfo, read_frame_table, video_stream
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError, missing_package
 
@@ -70,7 +70,7 @@ class DecodingBackend(Protocol):
 
 
 class VideoReader:
-    """What the rest of the project uses: `probe` for times and sizes, `frames_at` for pictures."""
+    """What the rest of the project uses: `probe` for times and sizes, `frames_of` for pictures."""
 
     def __init__(self, backend: DecodingBackend, timeout: float = 60.0) -> None:
         self.backend = backend
@@ -114,10 +114,8 @@ class VideoReader:
                 if time.monotonic() > deadline:
                     raise BadVideoError(info.path, "timeout", f"{self.timeout:g} s")
                 yield frame
-        except (BadVideoError, OLMoEnvironmentError, MemoryError):
-            raise
-        except Exception as err:  # every library has its own error classes; all of them mean "this file"
-            raise BadVideoError(info.path, "corrupt", str(err)[:200] or type(err).__name__) from None
+        except Exception as err:
+            raise as_decoding_error(err, info.path) from None
 
 
 class PyAVBackend:

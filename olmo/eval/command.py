@@ -4,15 +4,15 @@ import argparse
 import difflib
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from olmo.config import parse_overrides
+from olmo.eval.progress import ProgressLine
+from olmo.eval.ranks import Ranks
 from olmo.eval.tasks import BATCH_PRESETS, GROUPS, TASKS, Task, parse_batch_size, resolve_tasks
-from olmo.exceptions import OLMoCliError, OLMoDataError, OLMoError
+from olmo.exceptions import OLMoCliError, OLMoDataError
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,8 @@ def why_missing(task: Task) -> str:
 
 def run(args: argparse.Namespace, model_overrides: Sequence[str], data_overrides: Sequence[str], world, console) -> dict[str, float]:
     """Evaluate every checkpoint; `world` has rank, size and device. Returns task/metric -> value of the last checkpoint."""
+    import torch
+
     from olmo.checkpoint_io import select_checkpoint
 
     check_available(args.tasks)
@@ -118,30 +120,29 @@ def run(args: argparse.Namespace, model_overrides: Sequence[str], data_overrides
     with Ranks(world) as ranks:
         for checkpoint in checkpoints:
             results = evaluate_checkpoint(checkpoint, args, model_overrides, data_overrides, ranks, console)
+            if torch.cuda.is_available():  # the model is gone only now; the next one needs its memory
+                torch.cuda.empty_cache()
     return results
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], ranks: "Ranks", console
+    checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], ranks: Ranks, console
 ) -> dict[str, float]:
     """All tasks on one checkpoint. The model is loaded only if something is left to ask."""
-    import torch
-
     from olmo.checkpoint_io import load_config
     from olmo.data.catalogue import get_dataset
     from olmo.eval.questions import list_questions
     from olmo.eval.runner import answer_questions, finish, format_scores
-    from olmo.inference.api import load_with_overrides
+    from olmo.inference.api import load_with_overrides, precision_of
 
     world = ranks.world
     main = world.rank == 0
     config = load_config(checkpoint, model_overrides)
     data = moving_shapes_config(checkpoint, data_overrides)
-    precision = "amp_bf16" if world.device.type == "cuda" else "fp32"
     qa = None
     results: dict[str, float] = {}
     for task in args.tasks:
-        settings = task_settings(task, args, checkpoint, config, data, precision)
+        settings = task_settings(task, args, checkpoint, config, data, precision_of(world.device))
         folder = open_folder(task, args, checkpoint, settings, world)
         content = None if args.overwrite else folder.finished_metrics(args.max_examples)
         content = ranks.from_main(content)
@@ -172,8 +173,6 @@ def evaluate_checkpoint(
                 log.info(line)
             log.info("  %s", folder.path)
             results |= {f"{task.name}/{name}": value for name, value in content["metrics"].items()}
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return results
 
 
@@ -272,79 +271,3 @@ def printed_config(args, model_overrides: Sequence[str], data_overrides: Sequenc
             }
         )
     return yaml.safe_dump_all(documents, sort_keys=False)
-
-
-class ProgressLine:
-    """A progress bar with the remaining time on a terminal, a line per tenth elsewhere."""
-
-    def __init__(self, console, title: str, enabled: bool = True) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.title, self.enabled, self.terminal = title, enabled, console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not (enabled and self.terminal))
-        self.task = self.bar.add_task(title)
-        self.told = 0
-        self.began: tuple[int, float] | None = None
-
-    def __enter__(self) -> "ProgressLine":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self.bar.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        self.bar.update(self.task, completed=done, total=total)
-        first, start = self.began = self.began or (done, time.perf_counter())
-        tenth = 10 * done // max(total, 1)
-        if self.enabled and not self.terminal and tenth > self.told:
-            self.told = tenth
-            left = (time.perf_counter() - start) * (total - done) / max(done - first, 1)
-            log.info("%s: %d of %d questions, about %.0f s left", self.title, done, total, left)
-
-
-class Ranks:
-    """What the ranks tell each other. Its collectives may wait for hours: a rank with longer videos needs longer."""
-
-    def __init__(self, world) -> None:
-        import torch.distributed as dist
-
-        self.world = world
-        self.group = dist.new_group(backend="gloo", timeout=timedelta(hours=24)) if world.size > 1 else None
-
-    def __enter__(self) -> "Ranks":
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        import torch.distributed as dist
-
-        if self.group is not None:
-            dist.destroy_process_group(self.group)
-            self.group = None
-
-    def gather(self, value: Any) -> list[Any]:
-        """The value of every rank, on every rank."""
-        import torch.distributed as dist
-
-        if self.group is None:
-            return [value]
-        values: list[Any] = [None] * self.world.size
-        dist.all_gather_object(values, value, group=self.group)
-        return values
-
-    def from_main(self, value: Any) -> Any:
-        """What rank 0 has, for everybody: all must take the same way."""
-        return self.gather(value)[0]
-
-    def on_main(self, action: Callable[[], None]) -> None:
-        """Run on rank 0; the others wait, and fail with it."""
-        error = None
-        if self.world.rank == 0:
-            try:
-                action()
-            except OLMoError as err:
-                error = err
-        error = self.from_main(error)
-        if error is not None:
-            raise error from None

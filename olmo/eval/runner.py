@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from olmo.data.failures import BAD_EXAMPLE, BadVideoError, FailureLog
+from olmo.data.failures import FailureLog, cause_and_file
 from olmo.eval.metrics import METRICS, Score
 from olmo.eval.questions import Question, QuestionBatch, QuestionBatches, share_of
 from olmo.eval.results import ResultFolder
@@ -21,6 +21,9 @@ from olmo.inference.api import VideoQA
 from olmo.version import __version__
 
 log = logging.getLogger(__name__)
+
+MAX_BAD_FRACTION = 0.01
+"""Share of unreadable questions that an evaluation tolerates. Fixed: scores with different shares left out do not compare."""
 
 Progress = Callable[[int, int], None]
 """Called with (questions answered, questions of this rank)."""
@@ -53,7 +56,7 @@ def answer_questions(
     done = len(mine) - len(todo)
     if done:
         log.info("%d of %d questions are answered already", done, len(mine))
-    bad = FailureLog()
+    bad = FailureLog(MAX_BAD_FRACTION, "the fixed limit of an evaluation ({:g})")
     skipped: list[dict[str, str]] = []
     parts: list[dict[str, float]] = []
     progress(done, len(mine))
@@ -91,9 +94,8 @@ def _sum(parts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _failure(err: OLMoDataError) -> dict[str, str]:
-    if isinstance(err, BadVideoError):
-        return {"file": err.path, "cause": err.cause, "message": str(err)}
-    return {"file": "", "cause": BAD_EXAMPLE, "message": str(err)}
+    cause, file = cause_and_file(err)
+    return {"file": file, "cause": cause, "message": str(err)}
 
 
 def finish(

@@ -172,7 +172,12 @@ def load_with_overrides(path: str | Path, overrides: Sequence[str] = (), *, devi
     """As `load`, with overrides written `vision_backbone.vit.topk=0.3`."""
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = load_model(path, overrides=overrides, device=device)
-    return VideoQA(model, autocast=torch.bfloat16 if device.type == "cuda" else None)
+    return VideoQA(model, autocast=torch.bfloat16 if precision_of(device) == "amp_bf16" else None)
+
+
+def precision_of(device: torch.device) -> str:
+    """In what a device computes answers; an evaluation writes it down, because answers depend on it."""
+    return "amp_bf16" if device.type == "cuda" else "fp32"
 
 
 def usable_device(name: torch.device | str) -> torch.device:

@@ -1,11 +1,12 @@
 """The account of unreadable files: counted by cause, named once, and fatal only above the limit."""
 
 import logging
+import pickle
 
 import pytest
 
-from olmo.data.failures import BadVideoError, FailureLog
-from olmo.exceptions import OLMoDataError
+from olmo.data.failures import BadVideoError, FailureLog, as_decoding_error
+from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
 
 
 def bad(name: str = "a.mp4", cause: str = "corrupt") -> BadVideoError:
@@ -47,3 +48,14 @@ def test_counts_survive_a_restart():
     again = FailureLog()
     again.load_state_dict(failures.state_dict())
     assert again.metrics() == failures.metrics()
+
+
+@pytest.mark.parametrize("err", [bad(cause="empty"), OLMoEnvironmentError("no memory"), MemoryError()])
+def test_what_is_not_the_file_is_not_blamed_on_it(err):
+    """Also behind the pipe of a decoding process, which once called all of them corrupt files."""
+    crossed = pickle.loads(pickle.dumps(as_decoding_error(err, "a.mp4")))
+    assert type(crossed) is type(err) and str(crossed) == str(err)
+
+
+def test_what_a_library_raises_means_the_file():
+    assert str(as_decoding_error(RuntimeError(), "a.mp4")) == "a.mp4: the file cannot be decoded (RuntimeError)"

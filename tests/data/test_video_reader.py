@@ -11,7 +11,7 @@ import pytest
 
 from olmo.data.decode_process import IsolatedBackend
 from olmo.data.failures import BadVideoError
-from olmo.data.frame_table import read_frame_table
+from olmo.data.frame_table import _by_decoding, read_frame_table
 from olmo.data.video_reader import VideoReader, VideoReaderConfig, choose_backend, upright
 from olmo.exceptions import OLMoConfigurationError
 from tests.data.clips import broken_zoo, numbered_frame, read_number, write_clip
@@ -126,6 +126,18 @@ def test_a_slow_clip_meets_the_time_limit(clips):
     assert len(VideoReader(SlowBackend(), timeout=5).frames_at(path, np.arange(3) / 10)) == 3
     with pytest.raises(BadVideoError) as caught:
         VideoReader(SlowBackend(), timeout=0.2).frames_at(path, np.arange(30) / 10)
+    assert caught.value.cause == "timeout"
+
+
+def test_building_the_table_by_decoding_meets_the_time_limit(clips):
+    """Files without packet stamps are decoded for them, which may take long."""
+    import av
+
+    path = str(clips["plain"][0])
+    with av.open(path) as container:
+        assert _by_decoding(container, container.streams.video[0], path, time.monotonic() + 60).num_frames == 30
+        with pytest.raises(BadVideoError) as caught:
+            _by_decoding(container, container.streams.video[0], path, time.monotonic() - 1)
     assert caught.value.cause == "timeout"
 
 

@@ -121,7 +121,7 @@ def test_unreadable_videos_are_named_and_skipped_until_they_are_too_many(qa, que
     batch = QuestionBatches(bad, qa.reader, 4)[0]
     assert batch.failures and all(f.path == str(broken) and f.cause == "corrupt" for f in batch.failures)
     caplog.set_level(logging.WARNING, logger="olmo")
-    with pytest.raises(OLMoDataError, match=r"could not be read, more than .*broken.mp4"):
+    with pytest.raises(OLMoDataError, match=r"more than the fixed limit of an evaluation \(0.01\) allows: .*broken.mp4"):
         run(qa, bad, tmp_path / "r", batch_size=25)
     assert f"skipped {broken}" in caplog.text
     many = [*questions * 30, split_example(questions[0].example | {"video": str(broken)}, 900)[0]]

@@ -12,6 +12,9 @@ from olmo.launch import run_command
 
 
 def load_script(repo, name):
+    """The script as a module; scripts find each other as they do when one of them is run."""
+    if str(repo / "scripts") not in sys.path:
+        sys.path.append(str(repo / "scripts"))
     spec = importlib.util.spec_from_file_location(name, repo / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

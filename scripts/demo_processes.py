@@ -1,8 +1,7 @@
-"""Running the project's own commands in processes of their own, with progress and one sentence when they fail."""
+"""The commands of the demo in processes of their own: trainings side by side with a bar each, and evaluations with their progress."""
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -10,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmo.exceptions import OLMoError
-
-ROOT = Path(__file__).resolve().parents[2]
-"""Folder that holds the package: started commands find it, installed or not."""
+from olmo.eval.progress import PROGRESS_WORDS
+from olmo.processes import check, cores, end, start
 
 
 @dataclass
@@ -94,11 +91,6 @@ def train_together(runs: Sequence[TrainingRun], console, threads: int) -> None:
                 end(process)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def threads_for(processes: int) -> int:
     """Threads of each of so many processes; a model this small gains nothing from more than four."""
     return min(4, max(1, cores() // max(1, processes)))
@@ -107,35 +99,6 @@ def threads_for(processes: int) -> int:
 def _eta(run: TrainingRun, elapsed: float) -> str:
     done = run.step()
     return f", about {elapsed * (run.steps - done) / done:.0f} s left" if 0 < done < run.steps else ""
-
-
-def start(command: Sequence[str], log: Path, threads: int) -> subprocess.Popen:
-    """Start a command of this project, its output in `log`."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p),
-    }
-    with open(log, "w", encoding="utf-8") as output:
-        return subprocess.Popen(list(command), stdout=output, stderr=subprocess.STDOUT, env=environment)
-
-
-def check(process: subprocess.Popen, log: Path, name: str) -> None:
-    """Fail with what the process said last."""
-    if process.returncode:
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        last = next((line for line in reversed(lines) if line.startswith("error")), lines[-1] if lines else "it said nothing")
-        raise OLMoError(f"{name} ended with status {process.returncode}: {last.removeprefix('error: ')} (all of it in {log})")
-
-
-def end(process: subprocess.Popen) -> None:
-    """Stop a process that is still running, and wait until it has."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def call(command: Sequence[str], log: Path, *, threads: int, console, title: str) -> None:
@@ -154,7 +117,7 @@ def call(command: Sequence[str], log: Path, *, threads: int, console, title: str
 
 def _show_progress(log: Path, shown: int, console, title: str) -> int:
     """Print the progress lines of `log` that are new; returns how many have been printed."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if " questions, about " in line]
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if PROGRESS_WORDS in line]
     for line in lines[shown:]:
         console.print(f"  {title}: {line.rpartition(': ')[2]}")
     return len(lines)
