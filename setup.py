@@ -37,6 +37,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.12",
         "setuptools>=77",
+        "torchvision>=0.25",
         "wandb>=0.19",
     ],
 }

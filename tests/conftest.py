@@ -10,7 +10,9 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import ipaddress  # noqa: E402
 import random  # noqa: E402
+import socket  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
@@ -18,7 +20,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from olmo.hf_model.torchvision_ops import declare_missing_operators  # noqa: E402
+
 torch.set_num_threads(1)
+declare_missing_operators()  # a CPU torch beside the torchvision of PyPI, which transformers would fail to import
 # Properties are checked on the same examples every time; no deadline, since two workers share two cores.
 hypothesis.settings.register_profile("project", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("project")
@@ -32,6 +37,38 @@ def _seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+def _here(address) -> bool:
+    """Whether an address is on this machine: a path, `localhost` or a loopback address."""
+    if not isinstance(address, tuple) or address[0] in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network():
+    """A test that connects to another machine fails, whatever its code does about errors of the network.
+
+    Covers the sockets of Python in the process of the tests; processes that a test starts are not covered, nor are
+    sockets that libraries open by themselves.
+    """
+
+    def guarded(method):
+        def connect(self, address):
+            if not _here(address):
+                pytest.fail(f"tests must not use the network: {address[0]}")
+            return method(self, address)
+
+        return connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Reading and describing models in the Hugging Face format of Molmo2."""
