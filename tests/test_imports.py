@@ -11,7 +11,19 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGE = REPO / "olmo"
 
 # Modules that import nothing of the project except each other.
-LEAFS = {"exceptions", "config", "config_files", "batch", "budget", "distributed", "pixels", "processes", "version"}
+LEAFS = {
+    "exceptions",
+    "config",
+    "config_files",
+    "batch",
+    "budget",
+    "distributed",
+    "pixels",
+    "processes",
+    "safetensors_files",
+    "version",
+    "weights",
+}
 # What each part may import besides the leafs and itself. Arrows point down: nothing here may lead back up.
 ALLOWED = {
     "tokenizer": set(),
@@ -20,6 +32,9 @@ ALLOWED = {
     "data": {"preprocessing", "tokenizer"},
     "models": {"nn", "preprocessing", "tokenizer"},
     "model_configs": {"models", "nn", "preprocessing", "tokenizer"},
+    "hf_model": {"models", "model_configs", "nn", "preprocessing", "tokenizer"},
+    "checkpoints": {"hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
+    "convert": {"checkpoints", "hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "checkpoint_io": {"models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "launch": {"checkpoint_io"},  # what the programs share; the commands in train and eval use it
     "inference": {"models", "model_configs", "checkpoint_io", "preprocessing", "data", "nn", "tokenizer"},
