@@ -25,6 +25,12 @@ class OLMoDataError(OLMoError):
     """A data set or a media file is missing or broken."""
 
 
+def first_line(err: BaseException) -> str:
+    """What another library's error says, short enough for a sentence of ours: its first line, or its type where it says nothing."""
+    lines = str(err).strip().splitlines()
+    return lines[0] if lines else type(err).__name__
+
+
 def missing_package(package: str, extra: str, purpose: str) -> OLMoEnvironmentError:
     """The one line that every optional import raises when its package is absent."""
     return OLMoEnvironmentError(f"{purpose} needs the package '{package}': pip install 'olmo[{extra}]' (or pip install {package})")

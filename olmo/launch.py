@@ -1,19 +1,47 @@
-"""What every command shares: errors as one sentence, log lines that go well with progress bars, naming a config.
+"""What every command shares: its parser, errors as one sentence, log lines that go well with progress bars, naming a config.
 
 Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
 """
 
+import argparse
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from olmo.config import read_yaml
+from olmo.config import parse_overrides, read_yaml
 from olmo.config_files import config_names, find_config
 from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose complaints are errors of ours, and that can leave the words it does not know to the config."""
+
+    def __init__(self, prog: str | None, description: str, epilog: str | None = None) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False, formatter_class=formatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise OLMoCliError(message)
+
+    def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """(flags, `key=value` overrides)."""
+        args, rest = self.parse_known_args(self._join_values(argv))
+        return args, parse_overrides(rest)
+
+    def _join_values(self, argv: Sequence[str]) -> list[str]:
+        """Write `--key value` of every key that is no flag as `--key=value`, so that no value is taken for a positional."""
+        words, joined = list(argv), []
+        while words:
+            word = words.pop(0)
+            unknown = word.startswith("--") and "=" not in word and word not in self._option_string_actions
+            if unknown and words and not words[0].startswith("--"):
+                word = f"{word}={words.pop(0)}"
+            joined.append(word)
+        return joined
 
 
 def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:

@@ -10,14 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from olmo.config import parse_overrides
 from olmo.exceptions import OLMoCliError
-from olmo.launch import run_command
+from olmo.launch import CommandParser, run_command
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ask.py", description="Ask a trained model about a video file.", allow_abbrev=False)
-    parser.error = _raise_cli_error
+def build_parser() -> CommandParser:
+    parser = CommandParser("ask.py", "Ask a trained model about a video file.")
     parser.add_argument("video", nargs="?", help="video file")
     parser.add_argument("question", nargs="?", help="what to ask about it")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder: step<N>, or a folder of those")
@@ -28,14 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _raise_cli_error(message: str) -> None:
-    raise OLMoCliError(message)
-
-
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """(flags, overrides of the model); everything that can be wrong before a model is loaded is refused here."""
-    args, rest = build_parser().parse_known_args(list(argv))
-    overrides = parse_overrides(rest)
+    args, overrides = build_parser().parse_with_overrides(argv)
     for word in overrides:
         if not word.startswith("model."):
             raise OLMoCliError(f"unknown option '--{word.partition('=')[0]}'; overrides of the model start with --model.")

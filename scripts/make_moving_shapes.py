@@ -5,29 +5,24 @@
 Takes every key of `MovingShapesConfig`. A second run finds what is there and adds only what is missing.
 """
 
-import logging
 import sys
+from collections.abc import Sequence
 
-from olmo.config import parse_overrides
 from olmo.data.moving_shapes import SPLITS, MovingShapes, MovingShapesConfig
-from olmo.exceptions import OLMoError
+from olmo.launch import CommandParser, run_command, setup_logging
 
 
-def main(words: list[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if words[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    try:
-        config = MovingShapesConfig().with_overrides(parse_overrides(words))
-        for split in SPLITS:
-            data = MovingShapes(config, split)
-            print(f"{split}: {len(data.videos)} videos, {len(data.items)} questions in {data.folder}")
-    except OLMoError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return 1
+def main(argv: Sequence[str]) -> int:
+    parser = CommandParser("make_moving_shapes.py", __doc__)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and more log lines")
+    args, overrides = parser.parse_with_overrides(argv)
+    setup_logging(debug=args.debug)
+    config = MovingShapesConfig().with_overrides(overrides)
+    for split in SPLITS:
+        data = MovingShapes(config, split)
+        print(f"{split}: {len(data.videos)} videos, {len(data.items)} questions in {data.folder}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main))

@@ -3,30 +3,24 @@
 python scripts/readme_picture.py VIDEO --checkpoint DIR [--out=docs/kept_cells.png]
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from olmo.exceptions import OLMoCliError
-from olmo.launch import run_command
+from olmo.launch import CommandParser, run_command
 
 SIDE, GAP = 144, 6
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="readme_picture.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.error = _raise_cli_error
+def build_parser() -> CommandParser:
+    parser = CommandParser("readme_picture.py", __doc__.split("\n")[0])
     parser.add_argument("video", help="video file")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder of a model that prunes")
     parser.add_argument("--out", default="docs/kept_cells.png", help="picture to write (docs/kept_cells.png)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
-
-
-def _raise_cli_error(message: str) -> None:
-    raise OLMoCliError(message)
 
 
 def rows_of(answer) -> list[list[np.ndarray]]:

@@ -7,11 +7,11 @@ gives only its `model`, to which the published fine-tuning settings of preproces
 import argparse
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from olmo.config import parse_overrides
 from olmo.exceptions import OLMoCliError
+from olmo.launch import CommandParser, raw_config, setup_logging
 
 DEFAULT_SEQ_LEN = 16384
 DEFAULT_DEVICE_BATCH = 2
@@ -22,15 +22,10 @@ Every other word sets a key of the config: --model.llm.residual_dropout=0.0, --m
 """
 
 
-def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Train a video model on a mixture, with or without token scoring; with torchrun, or with python for one process.",
-        epilog=EPILOG,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def build_parser(prog: str | None = None) -> CommandParser:
+    parser = CommandParser(
+        prog, "Train a video model on a mixture, with or without token scoring; with torchrun, or with python for one process.", EPILOG
     )
-    parser.error = _raise_cli_error
     parser.add_argument("checkpoint", help="checkpoint folder, YAML file or config name")
     parser.add_argument("mixture", help="mixture or data set, such as moving_shapes or all-v5-video-academic-only")
     parser.add_argument("--global_batch_size", type=int, help=f"sequences per optimiser step ({DEFAULT_GLOBAL_BATCH})")
@@ -48,28 +43,12 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _raise_cli_error(message: str) -> None:
-    raise OLMoCliError(message)
-
-
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
     """(flags, `key=value` overrides)."""
-    parser = build_parser(prog)
-    args, rest = parser.parse_known_args(_join_values(argv, parser._option_string_actions))
+    args, overrides = build_parser(prog).parse_with_overrides(argv)
     if args.cp_degree != 1:
         raise OLMoCliError(f"--cp_degree={args.cp_degree}: sequences are not split over devices here, only 1 is offered")
-    return args, parse_overrides(rest)
-
-
-def _join_values(argv: Sequence[str], flags: Collection[str]) -> list[str]:
-    """Write `--key value` of every key that is no flag as `--key=value`, so that no value is taken for a positional."""
-    words, joined = list(argv), []
-    while words:
-        word = words.pop(0)
-        if word.startswith("--") and "=" not in word and word not in flags and words and not words[0].startswith("--"):
-            word = f"{word}={words.pop(0)}"
-        joined.append(word)
-    return joined
+    return args, overrides
 
 
 def published_defaults() -> dict[str, Any]:
@@ -156,7 +135,6 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def build_train_config(args: argparse.Namespace, overrides: Sequence[str]):
     """The whole run as one config: published defaults, then the file, then the flags, then the overrides."""
-    from olmo.launch import raw_config
     from olmo.train.config import TrainConfig
 
     raw, checkpoint = raw_config(args.checkpoint)
@@ -202,7 +180,6 @@ def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = Fa
         print(cfg.to_yaml(), end="")
         return 0
     from olmo.distributed import distributed_world
-    from olmo.launch import setup_logging
 
     with distributed_world() as world:
         console = setup_logging(world.rank, args.debug)

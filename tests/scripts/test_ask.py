@@ -37,6 +37,13 @@ def test_overrides_reach_the_model(ask, checkpoint, video, capsys):
     assert "(0 % fewer)" in capsys.readouterr().out
 
 
+def test_words_with_spaces_before_the_positionals(repo):
+    """A value after a key of the model is never taken for the video."""
+    words = ["--model.vision_backbone.vit.topk", "0.0", "--checkpoint", "c", __file__, "Why?"]
+    args, overrides = load_script(repo, "ask").parse(words)
+    assert (args.video, args.question, args.checkpoint, overrides) == (__file__, "Why?", "c", ["vision_backbone.vit.topk=0.0"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
