@@ -1,4 +1,4 @@
-"""The decoder against transformers' Qwen3 and OLMo3 with the same random weights, and its parts against plain formulas."""
+"""The decoder's parts against plain formulas; `tests/oracles/test_transformers_decoders.py` compares all of it with transformers."""
 
 import math
 
@@ -31,100 +31,6 @@ def run(llm: Transformer, ids: torch.Tensor, positions: torch.Tensor | None = No
     positions = tokens.index if positions is None else positions
     hidden = llm(llm.embed(ids), positions, dense_mask(tokens, tokens, None))
     return llm.logits(hidden.flatten(0, 1)).view(*ids.shape, -1)
-
-
-def load_from_transformers(llm: Transformer, theirs: nn.Module) -> None:
-    """Copy the weights of a transformers decoder: q, k, v and up, gate are fused here."""
-    state = theirs.state_dict()
-    own = {"wte.embedding": state["model.embed_tokens.weight"], "ln_f.weight": state["model.norm.weight"]}
-    own["wte.new_embedding"] = torch.randn_like(llm.wte.new_embedding)
-    if not llm.config.weight_tying:
-        own["ff_out.weight"] = state["lm_head.weight"]
-    after = llm.config.norm_after
-    for i in range(llm.config.n_layers):
-        layer = {k.removeprefix(f"model.layers.{i}."): v for k, v in state.items() if k.startswith(f"model.layers.{i}.")}
-        parts = {
-            "att_proj": torch.cat([layer[f"self_attn.{n}_proj.weight"] for n in "qkv"]),
-            "attn_out": layer["self_attn.o_proj.weight"],
-            "ff_proj": torch.cat([layer["mlp.up_proj.weight"], layer["mlp.gate_proj.weight"]]),
-            "ff_out": layer["mlp.down_proj.weight"],
-            "q_norm": layer["self_attn.q_norm.weight"],
-            "k_norm": layer["self_attn.k_norm.weight"],
-            "attn_norm": layer["post_attention_layernorm.weight" if after else "input_layernorm.weight"],
-            "ff_norm": layer["post_feedforward_layernorm.weight" if after else "post_attention_layernorm.weight"],
-        }
-        own |= {f"blocks.{i}.{n}.weight": t for n, t in parts.items()}
-    llm.load_state_dict(own)
-
-
-def randomise(module: nn.Module) -> None:
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, mean=1.0 if parameter.dim() == 1 else 0.0, std=0.2)
-
-
-def compare(llm: Transformer, theirs: nn.Module) -> None:
-    randomise(theirs)
-    load_from_transformers(llm, theirs.eval())
-    ids = torch.randint(0, 50, (2, 40))
-    with torch.no_grad():
-        expected, actual = theirs(input_ids=ids).logits, run(llm, ids)
-    error = ((actual - expected).abs().max() / expected.abs().max()).item()
-    print(f"maximum relative error of logits: {error:.2e}")
-    assert error < 1e-5
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_equals_qwen3_of_transformers(tied):
-    """Seen to fail with up and gate exchanged, and with eps 1e-5."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    theirs = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=50,
-            hidden_size=32,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=16,
-            intermediate_size=48,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=tied,
-            rope_parameters=dict(rope_type="default", rope_theta=1e6),
-        )  # fmt: skip
-    )
-    compare(build(n_kv_heads=2, head_dim=16, attention_layer_norm_type="qwen3", rope_theta=1e6, weight_tying=tied), theirs)
-
-
-def test_equals_olmo3_of_transformers():
-    """Sliding windows are longer than the sequence; yarn only on layers 1 and 3. Seen to fail with yarn on all layers, and
-    with the norms before the branches."""
-    from transformers import Olmo3Config, Olmo3ForCausalLM
-
-    yarn = dict(factor=8.0, attention_factor=1.2, beta_fast=32.0, beta_slow=1.0)
-    theirs = Olmo3ForCausalLM(
-        Olmo3Config(
-            vocab_size=50,
-            hidden_size=32,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            intermediate_size=48,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=False,
-            sliding_window=4096,
-            max_position_embeddings=512,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            rope_parameters={
-                "full_attention": dict(rope_type="yarn", rope_theta=5e5, original_max_position_embeddings=64, **yarn),
-                "sliding_attention": dict(rope_type="default", rope_theta=5e5),
-            },
-        )  # fmt: skip
-    )
-    own = build(
-        n_kv_heads=4, norm_after=True, weight_tying=False, rope_theta=5e5, rope_type="yarn", full_attention_layers=[1, 3],
-        rope_original_max_position_embeddings=64, **{f"rope_{k}": v for k, v in yarn.items()},
-    )  # fmt: skip
-    compare(own, theirs)
 
 
 def test_listed_layers_can_be_the_unscaled_ones():
