@@ -1,7 +1,7 @@
 """What every model offers the trainer and the evaluator, and the table of models."""
 
 import importlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -58,7 +58,7 @@ class DecodeState:
 
 
 @dataclass
-class ModelConfig(BaseConfig):
+class ModelConfig(BaseConfig, ABC):
     """Base of the `model` block; the subclass is chosen by `model_name`."""
 
     _model_name: ClassVar[str] = ""
@@ -71,11 +71,11 @@ class ModelConfig(BaseConfig):
             raise OLMoConfigurationError(f"model.model_name is '{self.model_name}' but the config is read as '{self._model_name}'")
 
     @abstractmethod
-    def build_model(self, device: torch.device | str = "meta", special_token_ids: dict[str, int] | None = None) -> "ModelBase":
-        """The model with uninitialised parameters on `device`."""
+    def build_model(self, device: torch.device | str = "meta") -> "ModelBase":
+        """The model of this (valid) config with uninitialised parameters on `device`."""
 
 
-class ModelBase(nn.Module):
+class ModelBase(nn.Module, ABC):
     """Interface of a model; parameters have their published names."""
 
     config: ModelConfig

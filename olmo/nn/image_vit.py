@@ -116,6 +116,21 @@ class VitConfig(BaseConfig):
         return 0 if self.image_model_type == VisionBackboneType.siglip else 1
 
     @property
+    def prune(self) -> bool:
+        """Whether cells of videos are dropped; a plain ViT drops none."""
+        return False
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether there is a learned scorer of cells."""
+        return False
+
+    @property
+    def packs(self) -> bool:
+        """Whether the ViT itself gets faster by pruning: its later blocks run on kept patches only."""
+        return False
+
+    @property
     def kernels(self) -> str:
         """Kernel choice handed to `attend`."""
         return "math" if self.attention_type == "direct" else self.sdpa_backend
@@ -150,11 +165,15 @@ class VitConfig(BaseConfig):
         if self.image_dropout_rate:
             raise OLMoConfigurationError(f"vit.image_dropout_rate = {self.image_dropout_rate} must be 0: no published ViT uses it")
 
-    def build(self, num_blocks: int | None = None, device: torch.device | str | None = None) -> "ImageVit":
+    @property
+    def vit_class(self) -> type["ImageVit"]:
+        """The module that this config describes."""
+        return VIT_CLASSES[self.image_model_type]
+
+    def build(self, num_blocks: int | None = None) -> "ImageVit":
         """Build the ViT with its first `num_blocks` blocks (all of them by default)."""
         self.validate()
-        with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
-            return VIT_CLASSES[self.image_model_type](self, self.image_num_layers if num_blocks is None else num_blocks)
+        return self.vit_class(self, self.image_num_layers if num_blocks is None else num_blocks)
 
 
 class VitAttention(nn.Module):

@@ -118,7 +118,7 @@ class PruningPlan:
 
     @cached_property
     def slots(self) -> tuple[int, int]:
-        """Room for the kept patches of the batch, and how much of it may stay unused.
+        """Room for the kept patches of the batch, and how many of them may be left over (spare).
 
         Full cells make the count exact. With partly empty cells the number of patches depends on the choice of cells;
         then this is the largest it can be, and its distance from the smallest.

@@ -96,8 +96,7 @@ class TemporalVitConfig(VitConfig):
 
     @property
     def packs(self) -> bool:
-        """Whether the ViT itself gets faster: its later blocks run on kept patches only."""
-        return self.prune_method != PruneMethod.evs and (self.pruning_in_scorer or not self.has_scorer)
+        return self.prune and self.prune_method != PruneMethod.evs and (self.pruning_in_scorer or not self.has_scorer)
 
     def validate(self) -> None:
         super().validate()
@@ -120,14 +119,9 @@ class TemporalVitConfig(VitConfig):
                 "and one has to follow the scored one"
             )
 
-    def build(self, num_blocks: int | None = None, device: torch.device | str | None = None) -> ImageVit:
-        if not self.prune:
-            return super().build(num_blocks, device)
-        self.validate()
-        num_blocks = self.image_num_layers if num_blocks is None else num_blocks
-        self.validate_prune_at(num_blocks)
-        with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
-            return TemporalVit(self, num_blocks)
+    @property
+    def vit_class(self) -> type[ImageVit]:
+        return TemporalVit if self.prune else super().vit_class
 
 
 class ScorerMlp(nn.Module):
@@ -188,8 +182,9 @@ class PrunedPatches:
     """[P, C] of the prunable frames."""
     similarity: Tensor | None = None
     """[P - 1, C] cosine of neighbouring frames, while training with the scorer."""
-    unused: Tensor | None = None
-    """0-d zero that ties the scorer to the graph when no frame was prunable."""
+    idle_scorer_pass: Tensor | None = None
+    """0-d zero that ties the scorer to the graph when no frame was prunable; part of the auxiliary loss, so that every rank has
+    gradients of it."""
     metrics: dict[str, Tensor | float] = field(default_factory=dict)
 
 
@@ -217,10 +212,10 @@ class TemporalVit(SiglipVisionTransformer):
         hidden: dict[int, Tensor] = {}  # outputs of all blocks so far, [F, N, D]
         x = self.run(self.embed(x), range(decide_at + 1), hidden)
         if not plan.videos:
-            unused = self.idle_scorer(x)
+            idle = self.idle_scorer(x)
             self.run(x, range(decide_at + 1, last + 1), hidden)
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
-            return PrunedPatches(patches, unused=unused, metrics=packing_metrics(plan.num_frames))
+            return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(plan.num_frames))
 
         prunable = x.index_select(0, plan.on_device.frames)  # [P, N, D]
         scores, keep_cells = self.decide(prunable, plan)

@@ -5,6 +5,7 @@ A cell keeps or loses all of its patches, so one patch tells the fate of its cel
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,11 @@ class TemporalVisionBackboneConfig(MolmoVisionBackboneConfig):
 
     def validate(self) -> None:
         super().validate()
-        self.vit.validate()
         self.vit.validate_prune_at(self.needed_blocks)
 
-    def build(self, llm, device: torch.device | str | None = None) -> "TemporalVisionBackbone":
+    def build(self, llm: Any) -> "TemporalVisionBackbone":
         """Build for a language model config `llm`, see the parent class."""
-        with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
-            return TemporalVisionBackbone(self, llm)
+        return TemporalVisionBackbone(self, llm)
 
 
 class TemporalVisionBackbone(MolmoVisionBackbone):
@@ -81,7 +80,7 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
         if not self.training or not self.config.vit.has_scorer:
             return None
         if not plan.videos:
-            return seen.unused
+            return seen.idle_scorer_pass
         change = 1 - seen.similarity  # [P - 1, C]
         if self.config.vit.detach_similarity_target:
             change = change.detach()

@@ -22,16 +22,16 @@ class VarlenPacking:
     """Flat run of kept patches; frame f owns one segment of it, dropped patches own nothing.
 
     `slots` is the host's count of kept patches. Where the cell grid has partly empty cells, how many patches stay depends
-    on which cells were chosen, so there it is an upper bound: the `slack` slots at the end repeat some patch, attend
+    on which cells were chosen, so there it is an upper bound: the `spare` slots at the end repeat some patch, attend
     among themselves only and are read by nobody.
     """
 
-    def __init__(self, keep: Tensor, slots: int, slack: int = 0):
+    def __init__(self, keep: Tensor, slots: int, spare: int = 0):
         num_frames, num_patches = keep.shape  # keep: [F, N] bool
         self.kept = kept_indices(keep.flatten(), slots)  # [slots] into F * N
         ends = keep.sum(1).cumsum(0)  # [F]
-        spare = torch.arange(1, -(-slack // num_patches) + 1, device=keep.device) * num_patches
-        cu_seqlens = torch.cat([ends.new_zeros(1), ends, (ends[-1:] + spare).clamp(max=slots)])
+        behind = torch.arange(1, -(-spare // num_patches) + 1, device=keep.device) * num_patches
+        cu_seqlens = torch.cat([ends.new_zeros(1), ends, (ends[-1:] + behind).clamp(max=slots)])
         self.segments = Segments(cu_seqlens.int(), slots, num_patches)
         self.attention = {"segments": self.segments}
         self.rows = slots / num_patches
@@ -52,7 +52,7 @@ class FirstFitPacking:
     and are discarded by `unpack` (published behaviour; it makes a video depend on what else is in the batch).
     """
 
-    def __init__(self, keep: Tensor, slots: int, slack: int = 0, refill: bool = True):
+    def __init__(self, keep: Tensor, slots: int, spare: int = 0, refill: bool = True):
         num_frames, num_patches = keep.shape
         frames_of_row = first_fit(keep.sum(1).tolist(), num_patches)
         lone = [row[0] for row in frames_of_row if len(row) == 1]

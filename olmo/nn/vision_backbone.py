@@ -114,6 +114,7 @@ class MolmoVisionBackboneConfig(BaseConfig):
 
     def validate(self) -> None:
         """Refuse settings that cannot be built."""
+        self.vit.validate()
         if self.use_deepstack:
             raise OLMoConfigurationError("vision_backbone.use_deepstack must be false: no published model uses it")
         if self.compile_vit not in (None, "blocks"):
@@ -121,10 +122,9 @@ class MolmoVisionBackboneConfig(BaseConfig):
         if self.compile_connector not in (None, "dynamic", "default"):
             raise OLMoConfigurationError(f"vision_backbone.compile_connector = '{self.compile_connector}' must be dynamic, default or null")
 
-    def build(self, llm: Any, device: torch.device | str | None = None) -> "MolmoVisionBackbone":
+    def build(self, llm: Any) -> "MolmoVisionBackbone":
         """Build for a language model config `llm` (its d_model, hidden_size and initializer_range are read)."""
-        with torch.device(device) if device is not None else torch.device(torch.get_default_device()):
-            return MolmoVisionBackbone(self, llm)
+        return MolmoVisionBackbone(self, llm)
 
 
 @dataclass

@@ -51,8 +51,10 @@ def test_older_files_are_migrated():
 def test_two_fractions_must_agree():
     """Null is taken from the ViT; two different explicit values are refused by name."""
     video = lambda topk: dict(mm_preprocessor=dict(video=dict(topk=topk)))  # noqa: E731
-    assert config(vit=dict(topk=0.3)).resolved_topk() == 0.3
-    assert config(vit=dict(topk=0.3), **video(0.3)).resolved_topk() == 0.3
+    for settings in ({}, video(0.3)):
+        c = config(vit=dict(topk=0.3), **settings)
+        c.validate()
+        assert c.mm_preprocessor.pruning(c.vision_backbone.vit) == (0.3, 0)
     with pytest.raises(OLMoConfigurationError, match=r"mm_preprocessor.video.topk is 0.5 but vision_backbone.vit.topk is 0.3"):
         config(vit=dict(topk=0.3), **video(0.5)).build_model()
 
@@ -87,8 +89,8 @@ def test_special_tokens_follow_the_vocabulary():
     ids = Molmo2Config(llm=model_configs.LLMS["qwen3_4b"]).special_token_ids()
     assert (ids["image_start"], ids["image_patch"], ids["frame_start"], ids["subpatch_loc"]) == (151936, 151938, 151943, 151949)
     assert Molmo2Config(llm=model_configs.LLMS["olmo3_7b_instruct"]).special_token_ids()["image_start"] == 100278
-    injected = config().build_model(special_token_ids={"image_patch": 7})
-    assert injected.image_patch_id == 7 and injected.special_token_ids["frame_start"] == 64 + 7
+    built = config().build_model()
+    assert built.image_patch_id == 64 + 2 and built.special_token_ids["frame_start"] == 64 + 7
 
 
 def test_named_configs(monkeypatch, tmp_path):

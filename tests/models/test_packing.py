@@ -86,10 +86,13 @@ def test_scorer_learns_from_the_language_loss_and_from_its_own():
 
 def test_the_plain_config_becomes_the_pruned_one():
     """`from_molmo2` keeps everything and adds the pruning settings at their defaults."""
-    plain = config(temporal=False, vit=dict(image_num_layers=6))
+    settings = dict(video=dict(max_frames=5), image=dict(max_crops=3), max_answer_len=7)
+    plain = config(temporal=False, vit=dict(image_num_layers=6), mm_preprocessor=settings)
     pruned = TemporalVideoOlmoConfig.from_molmo2(plain)
     assert pruned.model_name == "temporal_video_olmo" and pruned.llm == plain.llm
     assert pruned.vision_backbone.vit.topk == 0.5 and pruned.vision_backbone.vit.prune_at == 3
     assert pruned.vision_backbone.vit.image_num_layers == 6
+    text = pruned.mm_preprocessor
+    assert text.video.topk is None and (text.video.max_frames, text.image.max_crops, text.max_answer_len) == (5, 3, 7)
     assert TemporalVideoOlmoConfig.from_molmo2(pruned) is pruned
     pruned.build_model()

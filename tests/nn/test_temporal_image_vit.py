@@ -93,9 +93,9 @@ def test_slots_bound_the_kept_patches(grid, videos, topk, seed):
     scores = torch.rand(sum(plan.frame_counts), cells.num_cells, generator=torch.Generator().manual_seed(seed))
     keep = cells.spread(select(CellScores(scores), plan))
     whole = (sum(plan.real) - sum(plan.frame_counts)) * cells.num_patches
-    most, slack = plan.slots
-    assert most - slack <= int(keep.sum()) + whole <= most
-    assert slack == 0 or not cells.regular
+    most, spare = plan.slots
+    assert most - spare <= int(keep.sum()) + whole <= most
+    assert spare == 0 or not cells.regular
 
 
 def redundant_video(frames: int, cells: CellGrid, generator: torch.Generator) -> torch.Tensor:
@@ -226,25 +226,31 @@ def test_bias(rescale, grid):
 
 def test_scorer_parameters():
     """Names and shapes of the published inventory, at its small size; the size of the published model."""
-    vit = temporal_config().vit.build(device="meta")
+    with torch.device("meta"):
+        vit = temporal_config().vit.build()
     prefix = "transformer.temporal_token_scorer."
     scorer = {name.removeprefix(prefix): tuple(t.shape) for name, t in vit.state_dict().items() if name.startswith(prefix)}
     pooler = {f"patch_token_pooler.w{x}.{kind}": shape for x in "qkvo" for kind, shape in (("weight", (16, 16)), ("bias", (16,)))}
     mlp = {"w1.weight": (24, 32), "w1.bias": (24,), "w2.weight": (24, 24), "w2.bias": (24,), "w3.weight": (1, 24), "w3.bias": (1,)}
     assert scorer == pooler | {f"mlp.{name}": shape for name, shape in mlp.items()}
     for fields in ({"prune": False}, {"prune_method": "evs"}):
-        plain = temporal_config(**fields).vit.build(device="meta")
+        with torch.device("meta"):
+            plain = temporal_config(**fields).vit.build()
         assert set(plain.state_dict()) == {name for name in vit.state_dict() if not name.startswith(prefix)}
-    so400m = TemporalVitConfig.from_dict(dict(
+    published = TemporalVitConfig.from_dict(dict(
         image_model_type="siglip", image_default_input_size=[378, 378], image_emb_dim=1152, image_num_heads=16,
         image_num_key_value_heads=16, image_head_dim=72, image_mlp_dim=4304, image_num_layers=27, image_num_pos=729, normalize="siglip",
-    )).build(25, device="meta")  # fmt: skip
+    ))  # fmt: skip
+    with torch.device("meta"):
+        so400m = published.build(25)
     assert sum(p.numel() for p in so400m.scorer.parameters()) == 33_766_769
     assert sum(p.numel() for name, p in so400m.named_parameters() if "scorer" not in name) == 382_505_936
 
 
 def test_scorer_reset_after_meta():
-    vit = temporal_config(image_emb_dim=64, image_head_dim=32, image_mlp_dim=96).vit.build(device="meta").to_empty(device="cpu")
+    with torch.device("meta"):
+        vit = temporal_config(image_emb_dim=64, image_head_dim=32, image_mlp_dim=96).vit.build()
+    vit = vit.to_empty(device="cpu")
     for parameter in vit.parameters():
         torch.nn.init.constant_(parameter, torch.nan)
     vit.reset_parameters()

@@ -150,9 +150,10 @@ def test_video_alone_equals_video_in_a_batch(method, packing):
             torch.testing.assert_close(alone.features, part, atol=1e-9, rtol=1e-9)
 
 
-def test_neighbour_changes_nothing():
-    """Perturbing one video leaves the features and the gradients of the other untouched."""
-    config = temporal_config()
+@pytest.mark.parametrize("packing", ["varlen", "first_fit"])
+def test_neighbour_changes_nothing(packing):
+    """Perturbing one video leaves the features and the gradients of the other untouched (with first_fit: without refill)."""
+    config = temporal_config(packing=packing, refill_lone_frames=False)
     backbone = build(config)
     results = []
     for other in (81, 82):

@@ -187,7 +187,9 @@ def test_gather_cells_offsets_rows():
 
 def test_reset_after_meta():
     config = MolmoVisionBackboneConfig.from_dict({"vit": VIT, "image_padding_embed": "pad_embed"})
-    backbone = config.build(LLM, device="meta").to_empty(device="cpu")
+    with torch.device("meta"):
+        backbone = config.build(LLM)
+    backbone = backbone.to_empty(device="cpu")
     for parameter in backbone.parameters():
         torch.nn.init.constant_(parameter, torch.nan)
     backbone.reset_parameters()

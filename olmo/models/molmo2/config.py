@@ -63,6 +63,8 @@ class Molmo2Config(ModelConfig):
     def validate(self) -> None:
         """Refuse combinations that cannot work, naming the fields."""
         self.llm.validate()
+        if self.vision_backbone is not None:
+            self.vision_backbone.validate()
         if self.cp_enabled or self.apply_cp_to_vision_backbone:
             raise OLMoConfigurationError(
                 "model.cp_enabled and model.apply_cp_to_vision_backbone must be false: there is no context parallelism"
@@ -86,11 +88,9 @@ class Molmo2Config(ModelConfig):
                         "because it tells images apart by their start tokens"
                     )
 
-    def build_model(self, device: torch.device | str = "meta", special_token_ids: dict[str, int] | None = None) -> ModelBase:
-        """The model with uninitialised parameters on `device`; `special_token_ids` replaces those of the config."""
-        self.validate()
+    def build_model(self, device: torch.device | str = "meta") -> ModelBase:
         with torch.device(device):
-            return self._model_class()(self, special_token_ids)
+            return self._model_class()(self)
 
     def _model_class(self) -> type[ModelBase]:
         from olmo.models.molmo2.model import Molmo2Model

@@ -23,16 +23,16 @@ SEGMENT_STARTS = ("frame_start", "low_res_image_start")
 class Molmo2Model(ModelBase):
     """Images enter as features added to the embeddings of `<im_patch>` tokens."""
 
-    def __init__(self, config: Molmo2Config, special_token_ids: dict[str, int] | None = None):
+    def __init__(self, config: Molmo2Config):
         super().__init__()
         config.validate()
         self.config = config
-        self.special_token_ids = config.special_token_ids() | (special_token_ids or {})
+        self.special_token_ids = config.special_token_ids()
         self.image_patch_id = self.special_token_ids["image_patch"]
         self.transformer = Transformer(config.llm)
         self.vision_backbone = None if config.vision_backbone is None else config.vision_backbone.build(config.llm)
         self.run_vision_without_images = False
-        """Set when the model is sharded: its collectives need every rank to run the backbone, with or without images."""
+        """Set for training: collectives and gradients need every rank to run the backbone, with or without images."""
 
     def reset_parameters(self) -> None:
         self.transformer.reset_parameters()

@@ -79,9 +79,8 @@ def compile_blocks(model: Molmo2Model, args: dict[str, Any]) -> None:
     backbone = model.vision_backbone
     if vision.compile_vit == "blocks":
         # how many patches are kept differs from batch to batch
-        prunes = getattr(vision.vit, "prune", False)
         for block in backbone.image_vit.blocks:
-            _compile(block, args | {"dynamic": None} if prunes else args)
+            _compile(block, args | {"dynamic": None} if vision.vit.prune else args)
     if vision.compile_connector is not None:
         dynamic = {"dynamic": True} if vision.compile_connector == "dynamic" else {}
         for module in (backbone.image_pooling_2d, backbone.image_projector):

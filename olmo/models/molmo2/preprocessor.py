@@ -123,13 +123,9 @@ def build_preprocessor(
     )
 
 
-def build_collator(
-    preprocessor: ExamplePreprocessor, *, pad_to: str | None = None, max_frames: int | None = None, max_pooled: int | None = None
-) -> Collator:
+def build_collator(preprocessor: ExamplePreprocessor, *, pad_to: str | None = None) -> Collator:
     """The collator that goes with a preprocessor (same special tokens, same sequence length)."""
-    return Collator(
-        preprocessor.tokenizer.image_token_ids(), pad_to=pad_to, seq_len=preprocessor.seq_len, max_frames=max_frames, max_pooled=max_pooled
-    )
+    return Collator(preprocessor.tokenizer.image_token_ids(), pad_to=pad_to, seq_len=preprocessor.seq_len)
 
 
 def _check_fits(video: VideoPreprocessor, seq_len: int, topk: float, prune_from_frame: int) -> None:

@@ -35,22 +35,12 @@ class TemporalVideoOlmoConfig(Molmo2Config):
         raw: dict[str, Any] = config.asdict() | {"model_name": cls._model_name}
         return cls.from_dict(raw)
 
-    def resolved_topk(self) -> float:
-        """The fraction of a video's cells that is removed, which the ViT and the preprocessor must agree on."""
-        if self.vision_backbone is None:
-            raise OLMoConfigurationError("temporal_video_olmo needs a vision_backbone; use model_name video_olmo for text only")
-        given, used = self.mm_preprocessor.video.topk, self.vision_backbone.vit.topk
-        if given is not None and given != used:
-            raise OLMoConfigurationError(
-                f"mm_preprocessor.video.topk is {given} but vision_backbone.vit.topk is {used}; "
-                "give the same value to both, or only to the second"
-            )
-        return used
-
     def validate(self) -> None:
         super().validate()
-        self.resolved_topk()
+        if self.vision_backbone is None:
+            raise OLMoConfigurationError("temporal_video_olmo needs a vision_backbone; use model_name video_olmo for text only")
         vit, video = self.vision_backbone.vit, self.mm_preprocessor.video
+        self.mm_preprocessor.pruning(vit)
         for name in ("pooling_h", "pooling_w"):
             if vit.prune and getattr(vit, name) != getattr(video, name):
                 raise OLMoConfigurationError(

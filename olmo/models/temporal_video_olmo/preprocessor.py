@@ -1,6 +1,6 @@
 """Preprocessor settings of the pruned model: those of Molmo2 plus the fraction of cells that is removed."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from olmo.exceptions import OLMoConfigurationError
@@ -33,18 +33,11 @@ class TemporalMolmo2PreprocessorConfig(Molmo2PreprocessorConfig):
             raw["video"] = {**raw["video"], "topk": raw.pop("topk")}
         return super().update_legacy_settings(raw)
 
-    @classmethod
-    def from_molmo2(cls, config: Molmo2PreprocessorConfig) -> "TemporalMolmo2PreprocessorConfig":
-        """The same settings with room for `topk`."""
-        if isinstance(config, cls):
-            return config
-        shared = {f.name: getattr(config, f.name) for f in fields(Molmo2PreprocessorConfig) if f.name != "video"}
-        return cls(**shared, video=TemporalVideoPreprocessorConfig(**asdict(config.video)))
-
     def pruning(self, vit: Any) -> tuple[float, int]:
         """The fraction that `vit` removes (0 with `prune: false`) and the frames left out of its budget."""
         if self.video.topk is not None and self.video.topk != vit.topk:
             raise OLMoConfigurationError(
-                f"mm_preprocessor.topk {self.video.topk} and vision_backbone.vit.topk {vit.topk} differ; they must be the same number"
+                f"mm_preprocessor.video.topk is {self.video.topk} but vision_backbone.vit.topk is {vit.topk}; "
+                "give the same value to both, or only to the second"
             )
         return (float(vit.topk) if vit.prune else 0.0), int(vit.prune_from_frame)
