@@ -10,16 +10,17 @@ products. What is not: norms, activations, softmax, rope, embedding look-ups, pa
 - training = 3 x forward; recomputing every activation in the backward pass adds one more forward.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from olmo.batch import MultimodalType, RowLayout, VisualSegment
 from olmo.budget import pruning_budget
-
-# Width of the pooler relative to the ViT; `mean` has no parameters and is handled apart.
-_POOLER_WIDTH = {"attention_meanq": 1, "attention": 1, "attention_2wide": 2, "attention_meanq_2x": 2, "attention_meanq_4x": 4}
+from olmo.nn.image_vit import VitConfig
+from olmo.nn.llm_config import LlmConfig
+from olmo.nn.pruning_plan import cell_grid
+from olmo.nn.temporal_image_vit import Packing, TemporalVitConfig
+from olmo.nn.vision_backbone import POOL_WIDTH, ImagePooling2D, ImageProjector, MolmoVisionBackboneConfig
 
 
 @dataclass(frozen=True)
@@ -64,113 +65,89 @@ def format_flops(value: float) -> str:
 
 
 def flops_for_video(
-    model_config: Any,
-    num_frames: int,
-    text_tokens: int,
-    *,
-    loss_tokens: int = 0,
-    topk: float | None = None,
-    prune_at: int | None = None,
-    marker_tokens: int = 2,
+    model_config: Any, num_frames: int, text_tokens: int, *, loss_tokens: int = 0, topk: float | None = None, prune_at: int | None = None
 ) -> FlopCount:
-    """One video with `text_tokens` tokens of text; `marker_tokens` per frame stand around its cells."""
+    """One video with `text_tokens` tokens of text; every frame stands between a start and an end token."""
     video = model_config.mm_preprocessor.video
-    cells = _cells_per_frame(model_config.vision_backbone.vit, video.pooling_h, video.pooling_w)
+    cells = cell_grid(model_config.vision_backbone.vit.grid, (video.pooling_h, video.pooling_w)).num_cells
     segment = VisualSegment(MultimodalType.VIDEO, num_frames, cells)
-    tokens = num_frames * (cells + marker_tokens) + text_tokens
+    tokens = num_frames * (cells + 2) + text_tokens
     row = RowLayout((segment,), num_tokens=tokens, num_pooled=num_frames * cells, num_loss_tokens=loss_tokens)
     return flops_for_layout(model_config, [row], topk=topk, prune_at=prune_at)
 
 
-def flops_for_layout(
-    model_config: Any,
-    rows: Sequence[RowLayout],
-    *,
-    topk: float | None = None,
-    prune_at: int | None = None,
-    image_window: int = 4,
-) -> FlopCount:
+def flops_for_layout(model_config: Any, rows: Sequence[RowLayout], *, topk: float | None = None, prune_at: int | None = None) -> FlopCount:
     """A batch described by its host-side layout.
 
-    `topk` and `prune_at` override the config (`topk=0` = the same model unpruned). `image_window` is the number of
-    patches pooled into one token of an image.
+    `model_config` is a `model` block; its `llm`, `vision_backbone` and `mm_preprocessor` are read. `topk` and `prune_at`
+    override it (`topk=0` = the same model unpruned).
     """
     count = FlopCount()
-    vision = model_config.vision_backbone
     for row in rows:
         num_tokens = row.num_tokens
-        if vision is not None:
-            segments, dropped = _vision_flops(model_config, row, topk, prune_at, image_window)
+        if model_config.vision_backbone is not None:
+            segments, dropped = _vision_flops(model_config, row, topk, prune_at)
             count += segments
             num_tokens -= dropped
         count += llm_flops(model_config.llm, num_tokens, row.num_loss_tokens)
     return count
 
 
-def llm_flops(llm: Any, num_tokens: int, loss_tokens: int = 0) -> FlopCount:
+def llm_flops(llm: LlmConfig, num_tokens: int, loss_tokens: int = 0) -> FlopCount:
     """The decoder over one causal sequence of `num_tokens` tokens."""
-    head_dim = llm.head_dim or llm.d_model // llm.n_heads
-    kv_heads = llm.n_kv_heads or llm.n_heads
-    hidden = llm.mlp_hidden_size or llm.mlp_ratio * llm.d_model
-    width = llm.n_heads * head_dim
-    attention_weights = llm.d_model * (llm.n_heads + 2 * kv_heads) * head_dim + width * llm.d_model
-    gated = llm.activation_type == "swiglu"
-    mlp_weights = llm.d_model * hidden + (hidden // 2 if gated else hidden) * llm.d_model
+    width = llm.n_heads * llm.head_size
+    attention_weights = llm.d_model * (llm.n_heads + 2 * llm.kv_heads) * llm.head_size + width * llm.d_model
+    mlp_weights = llm.d_model * llm.hidden_size + llm.hidden_size // 2 * llm.d_model
     return FlopCount(
         llm_linear=2.0 * num_tokens * llm.n_layers * (attention_weights + mlp_weights),
         llm_attention=2.0 * num_tokens**2 * width * llm.n_layers,
-        head=2.0 * loss_tokens * llm.d_model * (llm.embedding_size or llm.vocab_size),
+        head=2.0 * loss_tokens * llm.d_model * llm.embedding_rows,
     )
 
 
-def _vision_flops(model_config: Any, row: RowLayout, topk: float | None, prune_at: int | None, image_window: int):
+def _vision_flops(model_config: Any, row: RowLayout, topk: float | None, prune_at: int | None) -> tuple[FlopCount, int]:
     """ViT, scorer and connector of one row, and how many cells were dropped before the decoder."""
-    vision, vit = model_config.vision_backbone, model_config.vision_backbone.vit
-    prune = getattr(vit, "prune", False)  # a plain ViT has no pruning fields
-    topk = (vit.topk if prune else 0.0) if topk is None else topk
+    vision, preprocessor = model_config.vision_backbone, model_config.mm_preprocessor
+    vit, image, video = vision.vit, preprocessor.image, preprocessor.video
+    configured, prune_from_frame = preprocessor.pruning(vit)
+    topk = configured if topk is None else topk
     count, dropped_total, video_cells = FlopCount(), 0, 0
     for segment in row.segments:
-        dropped, window, cells = 0, image_window, 0
+        dropped = cells = 0
         if segment.kind == MultimodalType.VIDEO:
             cells = segment.num_frames * segment.cells_per_frame
-            window = _window_area(vit, segment.cells_per_frame)
-            video_cells += cells
-            if topk > 0:
-                dropped = pruning_budget(segment.num_frames, segment.cells_per_frame, topk, getattr(vit, "prune_from_frame", 0))
+            if vit.prune and topk > 0:
+                dropped = pruning_budget(segment.num_frames, segment.cells_per_frame, topk, prune_from_frame)
         kept_share = 1.0 - dropped / cells if cells else 1.0
         count += _vit_flops(vision, segment.num_frames, kept_share, prune_at)
-        if dropped and str(getattr(vit, "prune_method", "scorer")) == "scorer":
-            count += _scorer_flops(vit, segment.num_frames, segment.cells_per_frame)
-        count += _connector_flops(vision, model_config.llm, cells - dropped, window)
+        if dropped and vit.has_scorer:
+            count += _scorer_flops(vit, segment.num_frames)
+        video_cells += cells
         dropped_total += dropped
-    count += _connector_flops(vision, model_config.llm, row.num_pooled - video_cells, image_window)
+    count += _connector_flops(vision, model_config.llm, video_cells - dropped_total, video.pooling_h * video.pooling_w)
+    count += _connector_flops(vision, model_config.llm, row.num_pooled - video_cells, image.pooling_h * image.pooling_w)
     return count, dropped_total
 
 
-def _vit_flops(vision: Any, num_frames: int, kept_share: float, prune_at: int | None) -> FlopCount:
+def _vit_flops(vision: MolmoVisionBackboneConfig, num_frames: int, kept_share: float, prune_at: int | None) -> FlopCount:
     """Patch embedding, the blocks that see every patch, and the blocks that see the kept ones."""
-    vit = vision.vit
-    patches = _num_patches(vit)
-    blocks = needed_blocks(vision)
-    prefix = 0 if vit.image_model_type == "siglip" else 1  # class token
-    embed = patches * vit.image_patch_size**2 * 3 * vit.image_emb_dim
-    dense = blocks
-    method = str(getattr(vit, "prune_method", "scorer"))
-    # `evs` decides after the ViT, and without `pruning_in_scorer` the scorer only biases.
-    packs = method != "evs" and (method != "scorer" or getattr(vit, "pruning_in_scorer", True))
-    if kept_share < 1.0 and packs:
+    vit, blocks = vision.vit, vision.needed_blocks
+    patches, prefix = vit.num_patches, vit.num_prefix_tokens
+    dense, kept, attended = blocks, patches, patches
+    if kept_share < 1.0 and vit.packs:
         prune_at = vit.prune_at if prune_at is None else prune_at
         # The scorer's bias needs one more dense block after the scored one; the other methods pack at once.
-        dense = min(blocks, prune_at + (2 if method == "scorer" else 1))
-    kept = patches * kept_share
-    # A frame attends within itself; a packed row of the first-fit layout pays for all its patches.
-    attended = patches if str(getattr(vit, "packing", "varlen")) == "first_fit" else kept
-    macs = embed + dense * _vit_block_macs(vit, patches + prefix, patches + prefix)
+        dense = min(blocks, prune_at + (2 if vit.has_scorer else 1))
+        kept = patches * kept_share
+        # A frame attends within itself; a packed row of the first-fit layout pays for all its patches.
+        attended = patches if vit.packing == Packing.first_fit else kept
+    macs = patches * vit.image_patch_size**2 * 3 * vit.image_emb_dim
+    macs += dense * _vit_block_macs(vit, patches + prefix, patches + prefix)
     macs += (blocks - dense) * _vit_block_macs(vit, kept + prefix, attended + prefix)
     return FlopCount(vit=2.0 * num_frames * macs)
 
 
-def _vit_block_macs(vit: Any, tokens: float, attended: float) -> float:
+def _vit_block_macs(vit: VitConfig, tokens: float, attended: float) -> float:
     """One block over `tokens` patches, each of which attends to `attended` patches."""
     width = vit.image_num_heads * vit.image_head_dim
     kv_width = vit.image_num_key_value_heads * vit.image_head_dim
@@ -178,50 +155,26 @@ def _vit_block_macs(vit: Any, tokens: float, attended: float) -> float:
     return tokens * weights + 2 * tokens * attended * width
 
 
-def _scorer_flops(vit: Any, num_frames: int, cells: int) -> FlopCount:
+def _scorer_flops(vit: TemporalVitConfig, num_frames: int) -> FlopCount:
     """Pool every cell of every frame by attention, then score pairs of neighbouring frames with a three-layer MLP."""
-    dim, hidden = vit.image_emb_dim, vit.image_mlp_dim
-    members = cells * _window_area(vit, cells)
+    dim, hidden, cells = vit.image_emb_dim, vit.image_mlp_dim, vit.cells.num_cells
+    members = cells * vit.pooling_h * vit.pooling_w  # with the missing patches of a padded grid
     pool = 2 * dim * dim * members + 2 * dim * dim * cells + 2 * dim * members
     mlp = cells * (2 * dim * hidden + hidden * hidden + hidden)
     return FlopCount(scorer=2.0 * num_frames * (pool + mlp))
 
 
-def _connector_flops(vision: Any, llm: Any, cells: int, window: int) -> FlopCount:
+def _connector_flops(vision: MolmoVisionBackboneConfig, llm: LlmConfig, cells: int, window: int) -> FlopCount:
     """Pool and project `cells` cells of `window` patches each."""
     vit = vision.vit
     pool_dim = vit.image_emb_dim * len(vision.vit_layers)
-    kind = str(vision.image_pooling_2d)
     pooled, macs = pool_dim, 0.0
-    if kind in _POOLER_WIDTH:
-        scale = _POOLER_WIDTH[kind]
+    if vision.image_pooling_2d != ImagePooling2D.mean:
+        scale = POOL_WIDTH.get(vision.image_pooling_2d, 1)
         pooled = vit.image_emb_dim * scale
         width = vit.image_num_heads * vit.image_head_dim * scale
         kv_width = vit.image_num_key_value_heads * vit.image_head_dim * scale
         macs = pool_dim * width + 2 * window * pool_dim * kv_width + width * pooled + 2 * window * width
-    hidden = (llm.mlp_hidden_size or llm.mlp_ratio * llm.d_model) // 2
-    gated = str(vision.image_projector) == "mlp"
-    macs += 2 * pooled * hidden + hidden * llm.d_model if gated else pooled * llm.d_model
+    hidden = llm.hidden_size // 2
+    macs += 2 * pooled * hidden + hidden * llm.d_model if vision.image_projector == ImageProjector.mlp else pooled * llm.d_model
     return FlopCount(connector=2.0 * cells * macs)
-
-
-def needed_blocks(vision: Any) -> int:
-    """Blocks of the ViT that run: up to the last one whose features are selected."""
-    total = vision.vit.image_num_layers
-    return max(layer + total if layer < 0 else layer for layer in vision.vit_layers) + 1
-
-
-def _num_patches(vit: Any) -> int:
-    height, width = vit.image_default_input_size
-    return (height // vit.image_patch_size) * (width // vit.image_patch_size)
-
-
-def _cells_per_frame(vit: Any, pool_h: int, pool_w: int) -> int:
-    height, width = vit.image_default_input_size
-    return math.ceil(height // vit.image_patch_size / pool_h) * math.ceil(width // vit.image_patch_size / pool_w)
-
-
-def _window_area(vit: Any, cells: int) -> int:
-    """Patches of one cell (with the empty ones of a padded grid), from the number of cells of a square grid."""
-    side, grid = math.isqrt(_num_patches(vit)), math.isqrt(cells)
-    return math.ceil(side / grid) ** 2
