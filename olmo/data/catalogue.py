@@ -260,10 +260,11 @@ def _later_kind(name: str) -> str | None:
 
 
 def check_name(name: str) -> tuple[DatasetRow, str | None]:
-    """The row of a name or alias, and the split that the alias stands for; explains what is wrong with other names."""
-    target, _, split = ALIASES.get(name, name).partition(":")
+    """The row of a `name[:split]` or alias, and the split that it stands for; explains what is wrong with other names."""
+    base, _, split = name.partition(":")
+    target, _, alias_split = ALIASES.get(base, base).partition(":")
     if target in ROWS:
-        return ROWS[target], split or None
+        return ROWS[target], split or alias_split or None
     if kind := _later_kind(name):
         raise OLMoDataError(f"'{name}' is a {kind} data set: not available yet")
     near = difflib.get_close_matches(name, [*ROWS, *ALIASES], n=1, cutoff=0.5)

@@ -6,8 +6,9 @@ as well: resuming needs no memory of what was skipped.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +18,17 @@ from olmo.data.mixtures import Member
 from olmo.exceptions import OLMoDataError, OLMoError
 from olmo.preprocessing.example import ProcessedExample
 
-Preprocessor = Callable[[dict, np.random.Generator], ProcessedExample]
+
+class Preprocessor(Protocol):
+    """What turns a raw example into arrays."""
+
+    @property
+    def max_frames(self) -> int:
+        """Most frames or crops that one example can have."""
+        ...
+
+    def __call__(self, example: dict, rng: np.random.Generator) -> ProcessedExample: ...
+
 
 MAX_SUBSTITUTES = 50
 """Examples tried for one place before the run gives up; far above what `max_bad_fraction` lets through."""
@@ -30,7 +41,6 @@ TOO_MANY_FRAMES = "too_many_frames"
 class Loaded:
     """What comes of one place."""
 
-    place: int
     example: ProcessedExample | None = None
     reads: int = 0
     failures: list[OLMoDataError] = field(default_factory=list)
@@ -57,8 +67,7 @@ class Limits:
         if self.max_tokens is None or example.num_tokens_after_pruning <= self.max_tokens:
             return None
         end = self.max_tokens + example.dropped_cells
-        cuts_vision = np.isin(example.input_tokens[end:], list(self.vision_ids)).any()
-        return TOO_LONG if cuts_vision or not (example.loss_masks[:end] > 0).any() else None
+        return TOO_LONG if example.lost_by_cut(end, self.vision_ids) else None
 
 
 class ExampleSource(torch.utils.data.Dataset):
@@ -69,7 +78,7 @@ class ExampleSource(torch.utils.data.Dataset):
         self.stream = MixtureStream([Source(m.name, len(m.dataset), m.rate) for m in members], seed, shuffle)
 
     def __getitem__(self, place: int) -> Loaded:
-        loaded = Loaded(place)
+        loaded = Loaded()
         try:
             for attempt in range(MAX_SUBSTITUTES):
                 loaded.reads += 1

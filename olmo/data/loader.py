@@ -8,7 +8,7 @@ Rank r of R takes the places r, r + R, r + 2R, ...: without packing every global
 import logging
 import signal
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
@@ -27,11 +27,11 @@ from olmo.data.moving_shapes import MovingShapesConfig
 from olmo.data.packer import Item, Packer, PackingConfig, pack_examples
 from olmo.data.video_reader import VideoBackend, VideoReaderConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
+from olmo.preprocessing.collator import Collator
 from olmo.preprocessing.example import ProcessedExample
 
 log = logging.getLogger(__name__)
 
-Collate = Callable[[Sequence[ProcessedExample]], Batch]
 T = TypeVar("T")
 
 
@@ -131,7 +131,7 @@ class DataLoaderConfig(BaseConfig):
 def build_train_loader(
     cfg: DataLoaderConfig,
     preprocessor: Preprocessor,
-    collator: Collate,
+    collator: Collator,
     *,
     device_batch_size: int,
     rank: int = 0,
@@ -160,7 +160,7 @@ class TrainLoader:
         cfg: DataLoaderConfig,
         members: Sequence[Member],
         preprocessor: Preprocessor,
-        collator: Collate,
+        collator: Collator,
         *,
         device_batch_size: int,
         rank: int = 0,
@@ -169,11 +169,11 @@ class TrainLoader:
         assert 0 <= rank < world_size and device_batch_size > 0
         self.cfg, self.collator = cfg, collator
         self.device_batch_size, self.rank, self.world_size = device_batch_size, rank, world_size
-        self.max_frames = None if cfg.packing is None else (cfg.packing.max_frames or most_frames(preprocessor))
+        self.max_frames = None if cfg.packing is None else (cfg.packing.max_frames or preprocessor.max_frames)
         limits = Limits(
             cfg.sequence_length if cfg.packing is not None or cfg.pad == "to_max" else None,
             self.max_frames,
-            tuple(getattr(collator, "vision_ids", ())),
+            collator.vision_ids,
         )
         self.source = ExampleSource(members, preprocessor, limits, seed=cfg.seed, shuffle=cfg.shuffle)
         self.failures = FailureLog(cfg.max_bad_fraction)
@@ -323,17 +323,6 @@ def _naming_dead_workers() -> Iterator[None]:
             raise
         reason = " ".join(str(err).split())[:200]
         raise OLMoEnvironmentError(f"a data worker died ({reason}); lower data.num_workers or free memory") from None
-
-
-def most_frames(preprocessor: Any) -> int:
-    """Most frames or crops that one example of a preprocessor can have."""
-    counts = []
-    if preprocessor.video is not None:
-        counts.append(preprocessor.video.config.max_frames)
-    if preprocessor.image is not None:
-        cfg = preprocessor.image.config
-        counts += [cfg.max_crops + 1, (cfg.max_images or 0) * (cfg.max_multi_image_crops + 1)]
-    return max(counts, default=1)
 
 
 class _Endless(torch.utils.data.Sampler):

@@ -140,7 +140,6 @@ class MovingShapes:
             "question": asked.question,
             "answer": asked.answer,
             "options": list(OPTIONS[asked.type]),
-            "video_path": self._path(number),
         }
         return {"video": self._path(number), "question": asked.question, "answer": asked.answer, "style": STYLE, "metadata": metadata}
 
@@ -148,16 +147,21 @@ class MovingShapes:
         return str(self.folder / self.videos[number])
 
 
+def is_generated(config: MovingShapesConfig, split: str) -> bool:
+    """Whether at least the configured number of videos is there, so that using them generates nothing."""
+    return _completed(config.folder() / split) >= config.count(split)
+
+
 def ensure_generated(config: MovingShapesConfig, split: str) -> Path:
     """The folder of a split with at least the configured number of videos in it; generates what is missing."""
     config.check()
     folder = config.folder() / split
-    if _completed(folder) >= config.count(split):
+    if is_generated(config, split):
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder.parent / ".lock"):
-            if _completed(folder) < config.count(split):  # else another process has done it while this one waited
+            if not is_generated(config, split):  # else another process has done it while this one waited
                 _generate(config, split, folder)
     except OSError as err:
         raise OLMoEnvironmentError(

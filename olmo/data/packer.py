@@ -12,10 +12,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from olmo.batch import EXAMPLE_STRIDE, PAD_ID
+from olmo.batch import EXAMPLE_STRIDE
 from olmo.config import BaseConfig
+from olmo.data.examples import TOO_MANY_FRAMES
 from olmo.exceptions import OLMoConfigurationError
 from olmo.preprocessing.example import ProcessedExample
+from olmo.preprocessing.pooling import NO_PATCH, shifted
 
 T = TypeVar("T")
 
@@ -89,7 +91,8 @@ class Packer(Generic[T]):
         self.granularity = max(1, max_tokens // 512)
         self.buffer: list[Item[T]] = []
         self.rejected: Counter[str] = Counter()
-        """Items that fit no row, by reason; they are refused at the door, because they would never leave the buffer."""
+        """Items that fit no row, by reason; they are refused at the door, because they would never leave the buffer. (The
+        loader sends none: its `Limits` refuse and count such examples before.)"""
 
     def add(self, item: Item[T]) -> list[Item[T]] | None:
         """Take one item; returns the row that leaves, if one does. What fills a row alone leaves at once."""
@@ -97,7 +100,7 @@ class Packer(Generic[T]):
         if full or (self.config.shortcut_max_len_images and item.num_frames >= self.max_frames):
             return [item]
         if item.num_frames > self.max_frames:
-            self.rejected["too_many_frames"] += 1
+            self.rejected[TOO_MANY_FRAMES] += 1
             return None
         row = None
         if len(self.buffer) >= self.config.buffer_size:
@@ -164,7 +167,7 @@ def _joined_pooling(examples: Sequence[ProcessedExample]) -> np.ndarray | None:
     width = max(e.token_pooling.shape[1] for e in with_images)
     parts, offset = [], 0
     for example in with_images:
-        pooling = np.where(example.token_pooling >= 0, example.token_pooling + offset, PAD_ID)
-        parts.append(np.pad(pooling, ((0, 0), (0, width - pooling.shape[1])), constant_values=PAD_ID))
+        pooling = shifted(example.token_pooling, offset)
+        parts.append(np.pad(pooling, ((0, 0), (0, width - pooling.shape[1])), constant_values=NO_PATCH))
         offset += example.images.shape[0] * example.images.shape[1]
     return np.concatenate(parts)

@@ -111,7 +111,7 @@ class QuestionBatches(torch.utils.data.Dataset):
             except OLMoDataError as err:
                 failures.append(err)
                 continue
-            visual = 0 if prepared.token_pooling is None else int((prepared.token_pooling >= 0).any(1).sum())
+            visual = prepared.num_pooled
             counts = {"visual_before": visual, "visual_after": visual - prepared.dropped_cells}
             examples.append(prepared)
             records.append(question.record | counts)

@@ -32,7 +32,7 @@ class Collator:
             raise OLMoConfigurationError(f"unknown padding '{pad_to}'; known: null, to_max")
         if pad_to == "to_max" and seq_len is None:
             raise OLMoConfigurationError("padding 'to_max' needs a sequence length")
-        self.vision_ids = np.asarray(sorted(vision_ids))
+        self.vision_ids = tuple(sorted(vision_ids))
         self.pad_to, self.seq_len, self.max_frames, self.max_pooled = pad_to, seq_len, max_frames, max_pooled
 
     def __call__(self, examples: Sequence[ProcessedExample]) -> Batch:
@@ -71,9 +71,10 @@ class Collator:
             return n
         what = f"{example.name or 'an example'} has {example.num_tokens_after_pruning} tokens after pruning"
         remedy = f"seq_len {self.seq_len}; raise seq_len or lower max_frames"
-        if np.isin(example.input_tokens[limit:], self.vision_ids).any():
+        lost = example.lost_by_cut(limit, self.vision_ids)
+        if lost == "vision":
             raise OLMoDataError(f"{what}, and its visual part would be cut at {remedy}")
-        if example.num_loss_tokens and not (example.loss_masks[:limit] > 0).any():
+        if lost == "answer" and example.num_loss_tokens:  # a question to be answered has none to lose
             raise OLMoDataError(f"{what}, so its whole answer would be cut at {remedy}")
         return limit
 
@@ -111,10 +112,9 @@ class Collator:
 
     @staticmethod
     def _layout(example: ProcessedExample, length: int) -> RowLayout:
-        pooled = 0 if example.token_pooling is None else int((example.token_pooling >= 0).any(axis=1).sum())
         return RowLayout(
             segments=tuple(example.segments),
             num_tokens=length,
-            num_pooled=pooled,
+            num_pooled=example.num_pooled,
             num_loss_tokens=int((example.loss_masks[:length] > 0).sum()),
         )

@@ -11,7 +11,7 @@ from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.example import VisionTokens
 from olmo.preprocessing.images import PixelConfig
-from olmo.preprocessing.pooling import pooling_index
+from olmo.preprocessing.pooling import frame_windows, pooling_index, shifted
 from olmo.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class ImagePreprocessor:
     def _join(self, parts: Sequence[_Image], blocks: list[np.ndarray], kind: MultimodalType) -> VisionTokens:
         poolings, offset = [], 0
         for p in parts:
-            poolings.append(np.where(p.pooling >= 0, p.pooling + offset, -1))
+            poolings.append(shifted(p.pooling, offset))
             offset += len(p.crops) * self.pixels.num_patches
         crops = np.concatenate([p.crops for p in parts])
         return VisionTokens(blocks, self.pixels.to_patches(crops), np.concatenate(poolings), (VisualSegment(kind, len(crops)),))
@@ -159,7 +159,7 @@ class ImagePreprocessor:
         cfg, tok = self.config, self.tokenizer
         single_columns = cfg.use_col_tokens if cfg.use_single_crop_col_tokens is None else cfg.use_single_crop_col_tokens
         overview = self.pixels.resize_frame(image)[None]
-        low = pooling_index(np.arange(self.pixels.num_patches).reshape(self.pixels.grid), *pool)
+        low = frame_windows(self.pixels.grid, *pool)
         if cfg.crop_mode == "resize":
             return _Image(self._grid_tokens(low.shape[:2], tok.image_start_id, single_columns), overview, low.reshape(-1, low.shape[-1]))
         tiles, canvas = overlapping_tiles(image, self.pixels, cfg.overlap_margins, max_crops)

@@ -3,9 +3,9 @@
 The same class holds one example and a pack of several (the packer concatenates), so the collator needs to know only this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,8 +79,23 @@ class ProcessedExample:
         return 0 if self.images is None else len(self.images)
 
     @property
+    def num_pooled(self) -> int:
+        """Rows of `token_pooling` that hold at least one patch (= `<im_patch>` tokens before pruning)."""
+        return 0 if self.token_pooling is None else int((self.token_pooling >= 0).any(axis=1).sum())
+
+    @property
     def num_loss_tokens(self) -> int:
         return int((self.loss_masks > 0).sum())
+
+    def lost_by_cut(self, end: int, vision_ids: Collection[int]) -> Literal["vision", "answer"] | None:
+        """What an example cannot do without and would lose if only its first `end` tokens (before pruning) were kept.
+
+        Some of its visual tokens (`vision_ids` are the special ones), or all that is learned from. The loader refuses such
+        examples, and the collator will not cut them: both ask here.
+        """
+        if np.isin(self.input_tokens[end:], list(vision_ids)).any():
+            return "vision"
+        return None if (self.loss_masks[:end] > 0).any() else "answer"
 
     def num_tokens_after(self, topk: float, prune_from_frame: int = 0) -> int:
         """Tokens left when the fraction `topk` of every video's cells is removed (for settings other than the model's own)."""

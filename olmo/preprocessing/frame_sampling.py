@@ -18,8 +18,6 @@ class Sample(NamedTuple):
     """The rate that was aimed at, when the mode has one."""
     positions: np.ndarray
     """Seconds (float64, time sampler) or frame indices (int64, frame sampler), ascending."""
-    augmentation: str | None = None
-    """Name of the random change that was applied, if any."""
 
 
 def _rng(rng: np.random.Generator | None, mode: str) -> np.random.Generator:
@@ -157,7 +155,7 @@ class FrameSampler:
         index = np.arange(n) * step
         if self.is_training and _rng(self.rng, "uniform_randomized").random() < 0.7:
             index[1:] += self.rng.integers(-(step // 2), max((total - step * (n - 1)) // 2, 1 - step // 2))
-            return Sample(None, index, "RE")
+            return Sample(None, index)
         return Sample(None, index)
 
     def _by_candidates(self, video_fps: float, total: int, stop_if_too_many: bool) -> Sample:

@@ -4,9 +4,7 @@ This module alone decides how pixels are resized. It uses torch's interpolation,
 the published resize bit for bit (bilinear, no antialiasing, rounded back to uint8).
 """
 
-import logging
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,6 @@ import torch.nn.functional as F
 
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.pixels import PIXEL_STATISTICS
-
-log = logging.getLogger(__name__)
 
 _RESIZE = {
     "siglip": {"mode": "bilinear", "antialias": False, "align_corners": False},
@@ -30,11 +26,6 @@ _KEEP_ASPECT = ("default", "torch-bilinear")
 RESIZE_MODES = (*_RESIZE, *_KEEP_ASPECT)
 
 
-@cache
-def _say_which() -> None:
-    log.info("frames are resized by torch.nn.functional.interpolate")
-
-
 def resize_frames(frames: np.ndarray, size: tuple[int, int], mode: str = "siglip", pad_value: float = 0) -> np.ndarray:
     """Bring uint8 frames [T, H, W, 3] to `size` = (height, width), uint8 again; frames of that size are returned as they are.
 
@@ -43,7 +34,6 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int], mode: str = "siglip
     size = tuple(size)
     if frames.shape[1:3] == size:
         return frames
-    _say_which()
     x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
     if mode in _KEEP_ASPECT:
         scale = min(np.float32(target) / np.float32(side) for target, side in zip(size, frames.shape[1:3], strict=True))
@@ -66,13 +56,6 @@ def patchify(crops: np.ndarray, patch: int) -> np.ndarray:
     t, h, w, c = crops.shape
     x = crops.reshape(t, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(t, (h // patch) * (w // patch), patch * patch * c)
-
-
-def unpatchify(patches: np.ndarray, grid: tuple[int, int], patch: int) -> np.ndarray:
-    """Inverse of `patchify`: [T, N, patch * patch * 3] -> [T, H, W, 3] (for pictures of what the model saw)."""
-    h, w = grid
-    x = patches.reshape(-1, h, w, patch, patch, 3).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(-1, h * patch, w * patch, 3)
 
 
 def load_image(source: Any) -> np.ndarray:

@@ -70,6 +70,17 @@ class ExamplePreprocessor:
         self.is_training, self.for_inference, self.seq_len = is_training, for_inference, seq_len
         self.load_video, self.topk, self.prune_from_frame = load_video, topk, prune_from_frame
 
+    @property
+    def max_frames(self) -> int:
+        """Most frames or crops that one example can have."""
+        counts = [1]
+        if self.video is not None:
+            counts.append(self.video.config.max_frames)
+        if self.image is not None:
+            cfg = self.image.config
+            counts += [cfg.max_crops + 1, (cfg.max_images or 0) * (cfg.max_multi_image_crops + 1)]
+        return max(counts)
+
     def __call__(self, example: Mapping[str, Any], rng: np.random.Generator) -> ProcessedExample:
         name = describe(example)
         with _naming(name):

@@ -12,7 +12,7 @@ from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.example import VisionTokens
 from olmo.preprocessing.frame_sampling import DEFAULT_CANDIDATE_FPS, FrameSampler, TimeSampler
 from olmo.preprocessing.images import PixelConfig
-from olmo.preprocessing.pooling import pooling_index
+from olmo.preprocessing.pooling import frame_windows, shifted
 from olmo.tokenizer import Tokenizer
 
 Subtitle = str | Mapping[tuple[float, float], str] | Sequence[tuple[float, float, str]] | None
@@ -44,8 +44,6 @@ class VideoFrames:
     """Spoken text: a string, or (start, end) seconds -> text."""
     size_wh: tuple[int, int] | None = None
     """Width and height of the original frames; taken from `frames` when not given."""
-    sampling_augmentation: str | None = None
-    """Name of the random sampling change, if any."""
 
     def __post_init__(self):
         if len(self.frames) != len(self.timestamps):
@@ -172,8 +170,7 @@ class VideoPreprocessor:
     def __init__(self, config: VideoPreprocessorConfig, pixels: PixelConfig, tokenizer: Tokenizer):
         config.check()
         self.config, self.pixels, self.tokenizer = config, pixels, tokenizer
-        rows, columns = pixels.grid
-        window = pooling_index(np.arange(rows * columns).reshape(rows, columns), config.pooling_h, config.pooling_w)
+        window = frame_windows(pixels.grid, config.pooling_h, config.pooling_w)
         self.frame_pooling = window.reshape(-1, window.shape[-1])  # [cells, G]
 
     @property
@@ -193,7 +190,7 @@ class VideoPreprocessor:
             subtitle = subtitle[: max(0, max_subtitle_tokens)]
         crops = self.pixels.resize_frames(video.frames)
         offsets = np.arange(len(video), dtype=np.int64)[:, None, None] * self.pixels.num_patches
-        pooling = np.where(self.frame_pooling >= 0, self.frame_pooling + offsets, -1)  # [T, cells, G]
+        pooling = shifted(self.frame_pooling, offsets)  # [T, cells, G]
         return VisionTokens(
             blocks=[np.concatenate([frame_tokens, np.asarray(subtitle, dtype=np.int64)])],
             images=self.pixels.to_patches(crops),

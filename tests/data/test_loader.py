@@ -11,7 +11,7 @@ import torch
 from olmo.batch import Batch, MultimodalType, VisualSegment
 from olmo.data.background import in_background
 from olmo.data.failures import BadVideoError
-from olmo.data.loader import DataLoaderConfig, TrainLoader, build_train_loader, most_frames
+from olmo.data.loader import DataLoaderConfig, TrainLoader, build_train_loader
 from olmo.data.mixtures import KwargsMixture, Member, WeightedDataset
 from olmo.data.packer import PackingConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoEnvironmentError
@@ -40,8 +40,6 @@ class Numbers:
 
 class Preprocess:
     """Examples of varying length and frames, drawn from the example's own generator; half of the cells are pruned."""
-
-    video = image = None
 
     def __init__(self, max_frames=6):
         self.max_frames = max_frames
@@ -336,4 +334,3 @@ def test_background_hands_over_items_and_errors():
     assert [next(source), next(source)] == [1, 2]
     with pytest.raises(OLMoDataError, match="three"):
         next(source)
-    assert most_frames(Preprocess()) == 1

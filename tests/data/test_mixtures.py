@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from olmo.data.catalogue import ALIASES, ROWS, check_name, get_dataset
+from olmo.data.catalogue import ALIASES, ROWS, check_name, get_dataset, is_known
 from olmo.data.mixtures import MIXTURES, KwargsMixture, WeightedDataset, build_mixture, mixture_by_name
 from olmo.data.moving_shapes import MovingShapesConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
@@ -55,6 +55,18 @@ def test_the_thirteen_benchmarks_and_their_published_names(no_data):
         row, split = check_name(name)
         with pytest.raises(OLMoDataError, match=f"^{name}: not found in"):
             get_dataset(name, split or row.splits[-1])
+
+
+def test_a_split_may_follow_any_name(no_data):
+    """Seen to fail when an alias is looked up together with its split."""
+    for name, split in {
+        "nextqa:train": "train",
+        "nextqa_mc:val": "val",
+        "motionbench_test": "test",
+        "motionbench_test:validation": "validation",
+    }.items():
+        row, chosen = check_name(name)
+        assert chosen == split and row.name == ("nextqa_mc" if "nextqa" in name else "motionbench") and is_known(name)
 
 
 def test_rows_are_sound():

@@ -11,7 +11,7 @@ from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
 from olmo.data.packer import PackingConfig
 from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor
 from olmo.models.temporal_video_olmo.config import TemporalVideoOlmoConfig
-from olmo.preprocessing.images import unpatchify
+from tests.patches import unpatchify
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def make(model_config, shapes, workers):
         dataset="moving_shapes",
         moving_shapes=shapes,
         sequence_length=700,
-        packing=PackingConfig(buffer_size=6, max_frames=32),
+        packing=PackingConfig(buffer_size=6, max_frames=24),
         num_workers=workers,
         max_bad_fraction=0.1,
     )
@@ -47,7 +47,7 @@ def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, sh
     batches = [b for _, b in zip(range(8), loader, strict=False)]
     for batch in batches:
         for row, tokens in zip(batch.layout, batch.input_ids, strict=True):
-            assert row.num_frames <= 32 and all((s.num_frames, s.cells_per_frame) == (8, 9) for s in row.segments)
+            assert row.num_frames <= 24 and all((s.num_frames, s.cells_per_frame) == (8, 9) for s in row.segments)
             assert row.num_tokens - 36 * len(row.segments) <= 700  # half of 72 cells of each video leaves
             assert row.num_pooled == 72 * len(row.segments) and row.num_tokens == int((tokens >= 0).sum())
     assert loader.failures.by_cause == {"corrupt": loader.failures.bad} and list(loader.failures.files) == [broken]

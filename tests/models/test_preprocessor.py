@@ -90,6 +90,16 @@ def test_lengths_after_pruning(config, topk, n):
     assert build_preprocessor(late)({"video": frames(n), **QUESTION}, rng()).dropped_cells == pruning_budget(n, 9, topk, 1)
 
 
+def test_most_frames_of_an_example(config):
+    """A video, an image with its overview, or a list of such images: whichever is most."""
+    sizes = {"max_frames=8": 8, "image.max_crops=9": 10, "image.max_images=3": 15}
+    for word, most in sizes.items():
+        assert build_preprocessor(config.with_overrides([f"mm_preprocessor.{word}"])).max_frames == most
+    preprocessor = build_preprocessor(config)
+    preprocessor.video = preprocessor.image = None
+    assert preprocessor.max_frames == 1
+
+
 def test_two_values_of_topk_are_refused(config):
     with pytest.raises(OLMoConfigurationError, match="video.topk is 0.3 but vision_backbone.vit.topk is 0.5"):
         build_preprocessor(config.with_overrides(["mm_preprocessor.topk=0.3"]))

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.crops import ImagePreprocessor, MultiCropConfig, overlapping_tiles, select_tiling
-from olmo.preprocessing.images import PixelConfig, load_image, patchify, resize_frame, resize_frames, unpatchify
+from olmo.preprocessing.images import PixelConfig, load_image, patchify, resize_frame, resize_frames
 from olmo.preprocessing.pooling import pooling_index
 from olmo.tokenizer import TokenizerConfig, build_tokenizer
+from tests.patches import unpatchify
 
 RNG = np.random.default_rng(0)
 

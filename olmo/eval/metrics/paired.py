@@ -1,7 +1,7 @@
 """Two models on the same questions: the difference of their averages, with an interval that uses the pairing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,6 @@ class PairedDifference:
     value: float
     low: float
     high: float
-
-    def asdict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def paired_difference(
