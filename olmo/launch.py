@@ -97,7 +97,7 @@ def raw_config(source: str) -> tuple[dict[str, Any], Path | None]:
     """
     path = Path(source)
     if path.is_dir():
-        from olmo.checkpoint_io import read_config, select_checkpoint
+        from olmo.checkpoints import read_config, select_checkpoint
 
         folder = select_checkpoint(path)
         return read_config(folder), folder

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from olmo.exceptions import OLMoCheckpointError
+from olmo.exceptions import OLMoCheckpointError, first_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHECKSUMS = "crc32"
 """Key of the metadata of a file that holds the check sums."""
 
+_LONGEST_HEADER = 100_000_000
+"""The format's own limit."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -63,6 +65,34 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return files
 
 
+def missing_part(folder: Path) -> str | None:
+    """What a copy that was cut off lacks: a file that the index lists, or the end of one; None if nothing seems missing."""
+    for name in safetensors_files(folder):
+        file = folder / name
+        if not file.is_file():
+            return name
+        missing = _end_of_data(file) - file.stat().st_size
+        if missing > 0:
+            return f"the last {missing} bytes of {name}"
+    return None
+
+
+def _end_of_data(file: Path) -> int:
+    """Where the last tensor must end, from the header; 0 if the header makes no sense (opening the file says so)."""
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 0 < length <= _LONGEST_HEADER:
+            return 0
+        text = stream.read(length)
+    if len(text) < length:
+        return 8 + length
+    try:
+        tensors = [v for k, v in json.loads(text).items() if k != "__metadata__"]
+        return 8 + length + max((t["data_offsets"][1] for t in tensors), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return 0
+
+
 class SafetensorsFiles:
     """The tensors of a folder under their stored names; reading one maps its file, and copies nothing."""
 
@@ -92,7 +122,7 @@ class SafetensorsFiles:
         except FileNotFoundError:
             raise OLMoCheckpointError(f"the checkpoint {self.folder} is not whole: {name} is missing") from None
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as err:
-            raise OLMoCheckpointError(f"{file} is damaged, or no safetensors file: {str(err).splitlines()[0]}") from None
+            raise OLMoCheckpointError(f"{file} is damaged, or no safetensors file: {first_line(err)}") from None
         self.metadata |= metadata
         self._files |= dict.fromkeys(tensors, opened)
 
@@ -111,7 +141,7 @@ class SafetensorsFiles:
         try:
             value = self._files[name].get_tensor(name)
         except (OSError, SafetensorError) as err:
-            raise OLMoCheckpointError(f"{name} of {self.folder} cannot be read: {str(err).splitlines()[0]}") from None
+            raise OLMoCheckpointError(f"{name} of {self.folder} cannot be read: {first_line(err)}") from None
         expected = self._checksums.get(name)
         if expected is not None and checksum(value) != expected:
             raise OLMoCheckpointError(f"{name} of {self.folder} is damaged: its bytes do not have the check sum that was stored with them")

@@ -5,13 +5,15 @@ comparing a checkpoint with a model and filling the model are written once, for 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from olmo.exceptions import OLMoCheckpointError
 
 SCORER = "temporal_token_scorer"
 """Component of the names of the scorer's parameters; plain Molmo2 checkpoints have none of them."""
@@ -72,3 +74,14 @@ def scorer_name(name: str) -> str | None:
         return None
     rest = parts[parts.index(SCORER) + 1 :]
     return ".".join([SCORER_PREFIX, *(_SCORER_PARTS.get(part, part) for part in rest)])
+
+
+def by_our_names(stored: Iterable[str]) -> dict[str, str]:
+    """Parameter name -> stored name, for files in which only the place of the scorer may differ."""
+    names: dict[str, str] = {}
+    for name in stored:
+        ours = scorer_name(name) or name
+        if ours in names:
+            raise OLMoCheckpointError(f"the weights {names[ours]} and {name} would both be {ours}")
+        names[ours] = name
+    return names

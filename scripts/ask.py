@@ -50,12 +50,13 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def main(argv: Sequence[str]) -> int:
     args, overrides = parse(argv)
     # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
+    from olmo.checkpoints import select_checkpoint
     from olmo.inference.api import load_with_overrides
     from olmo.inference.show import check_show_path
 
     if args.show:
         check_show_path(args.show)
-    qa = load_with_overrides(args.checkpoint, overrides, device=args.device)
+    qa = load_with_overrides(select_checkpoint(args.checkpoint), overrides, device=args.device)
     answer = qa.ask(args.video, args.question, max_new_tokens=args.max_new_tokens)
     fewer = 100 * (1 - answer.tokens_after / answer.tokens_before)
     print(answer.text)

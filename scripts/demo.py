@@ -291,7 +291,7 @@ class Demo:
 
     def flops(self, model: Model, records: Sequence[dict[str, Any]]) -> str:
         """Analytic cost of reading a question of mean length with its video."""
-        from olmo.checkpoint_io import load_config
+        from olmo.checkpoints import load_config
         from olmo.nn.flops import flops_for_video, format_flops
 
         frames = self.config["model"]["mm_preprocessor"]["video"]["max_frames"]

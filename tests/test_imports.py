@@ -35,11 +35,10 @@ ALLOWED = {
     "hf_model": {"models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "checkpoints": {"hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "convert": {"checkpoints", "hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
-    "checkpoint_io": {"models", "model_configs", "nn", "preprocessing", "tokenizer"},
-    "launch": {"checkpoint_io"},  # what the programs share; the commands in train and eval use it
-    "inference": {"models", "model_configs", "checkpoint_io", "preprocessing", "data", "nn", "tokenizer"},
-    "train": {"launch", "models", "model_configs", "checkpoint_io", "data", "preprocessing", "nn", "tokenizer"},
-    "eval": {"launch", "models", "model_configs", "checkpoint_io", "data", "inference", "preprocessing", "nn", "tokenizer"},
+    "launch": {"checkpoints"},  # what the programs share; the commands in train and eval use it
+    "inference": {"models", "model_configs", "checkpoints", "preprocessing", "data", "nn", "tokenizer"},
+    "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer"},
+    "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},
 }
 # Slow to import, optional, or both: imported where they are used.
 HEAVY = {"wandb", "decord", "torchcodec", "torchvision", "flash_attn", "matplotlib", "transformers", "av", "PIL", "gradio", "lmms_eval"}

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from olmo.checkpoint_io import load_config, load_model, model_tensors, select_checkpoint
+from olmo.checkpoints import load_config, load_model, model_tensors, select_checkpoint
 from olmo.config_files import config_names
 from olmo.distributed import World
 from olmo.models.model import build_model_config
@@ -163,8 +163,8 @@ def test_published_command_trains(molmo2, shapes_folder, tmp_path):  # noqa: F81
     assert all(r["train/kept_fraction"] == 0.5 for r in records(tmp_path))
     assert select_checkpoint(tmp_path).name == "step3"
     assert sorted(p.name for p in (tmp_path / "step3/train").iterdir()) == ["rank0.pt", "rank1.pt"]
-    assert load_config(tmp_path).vision_backbone.vit.prune_at == 3
-    before, after = model_tensors(load_model(molmo2)), model_tensors(load_model(tmp_path))
+    assert load_config(select_checkpoint(tmp_path)).vision_backbone.vit.prune_at == 3
+    before, after = model_tensors(load_model(select_checkpoint(molmo2))), model_tensors(load_model(select_checkpoint(tmp_path)))
     assert after.keys() > before.keys()
     assert not torch.equal(before["transformer.blocks.0.ff_out.weight"], after["transformer.blocks.0.ff_out.weight"])
     again = run_torchrun(2, script, molmo2, "moving_shapes", *published(tmp_path, scaled=True), *videos, env=env)
@@ -224,7 +224,7 @@ def test_starts(molmo2, tmp_path):
 
 
 def test_unsharded_folder(molmo2, tmp_path):
-    model = load_model(molmo2)
+    model = load_model(select_checkpoint(molmo2))
     world = World(0, 0, 1, torch.device("cpu"))
     save_unsharded(TrainConfig(save_folder=str(tmp_path), model=model.config), 7, model, world)
     assert config_of(tmp_path / "step7-unsharded", "moving_shapes").initial_model_checkpoint == str(tmp_path / "step7-unsharded")

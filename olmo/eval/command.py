@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, model_overrides: Sequence[str], data_overrides
     """Evaluate every checkpoint; `world` has rank, size and device. Returns task/metric -> value of the last checkpoint."""
     import torch
 
-    from olmo.checkpoint_io import select_checkpoint
+    from olmo.checkpoints import select_checkpoint
 
     check_available(args.tasks)
     checkpoints = [select_checkpoint(c) for c in args.checkpoint]  # a typing error in the last one should not show after hours
@@ -129,7 +129,7 @@ def evaluate_checkpoint(
     checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], ranks: Ranks, console
 ) -> dict[str, float]:
     """All tasks on one checkpoint. The model is loaded only if something is left to ask."""
-    from olmo.checkpoint_io import load_config
+    from olmo.checkpoints import load_config
     from olmo.data.catalogue import get_dataset
     from olmo.eval.questions import list_questions
     from olmo.eval.runner import answer_questions, finish, format_scores
@@ -197,7 +197,7 @@ def _plain(config, without: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def open_folder(task: Task, args, checkpoint: Path, settings: dict[str, Any], world):
-    from olmo.checkpoint_io import step_of
+    from olmo.checkpoints import step_of
     from olmo.eval.results import ResultFolder, result_folder
 
     path = result_folder(checkpoint, step_of(checkpoint), task, args.eval_name, args.save_dir)
@@ -206,7 +206,7 @@ def open_folder(task: Task, args, checkpoint: Path, settings: dict[str, Any], wo
 
 def moving_shapes_config(checkpoint: Path, overrides: Sequence[str]):
     """Which generated videos: those the checkpoint was trained with, unless the command line says otherwise."""
-    from olmo.checkpoint_io import read_config
+    from olmo.checkpoints import read_config
     from olmo.data.moving_shapes import MovingShapesConfig
 
     trained_with = read_config(checkpoint).get("data", {}).get("moving_shapes") or {}
@@ -215,7 +215,7 @@ def moving_shapes_config(checkpoint: Path, overrides: Sequence[str]):
 
 def dry_run(args, model_overrides: Sequence[str], data_overrides: Sequence[str], console) -> None:
     """Build every model on the meta device and say what would be asked of it."""
-    from olmo.checkpoint_io import load_config, select_checkpoint
+    from olmo.checkpoints import load_config, select_checkpoint
 
     for name in args.checkpoint:
         checkpoint = select_checkpoint(name)
@@ -253,7 +253,7 @@ def printed_config(args, model_overrides: Sequence[str], data_overrides: Sequenc
     """The resolved settings of every checkpoint as YAML."""
     import yaml
 
-    from olmo.checkpoint_io import load_config, select_checkpoint
+    from olmo.checkpoints import load_config, select_checkpoint
 
     documents = []
     for name in args.checkpoint:

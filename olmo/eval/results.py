@@ -36,12 +36,12 @@ def result_folder(checkpoint: Path, step: int | None, task: Task, eval_name: str
 
 def weights_fingerprint(checkpoint: Path) -> dict[str, Any]:
     """Size and time of the file that a checkpoint cannot do without: retrained weights in the same folder differ in it."""
-    for name in ("model.pt", "model_and_optim/.metadata"):
+    for name in ("model.pt", "model_and_optim/.metadata", "model.safetensors", "model.safetensors.index.json"):
         file = checkpoint / name
         if file.is_file():
             stat = file.stat()
             return {"file": name, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    raise OLMoConfigurationError(f"{checkpoint} holds neither model.pt nor model_and_optim/.metadata")
+    raise OLMoConfigurationError(f"{checkpoint} holds no file of weights")
 
 
 def settings_hash(settings: dict[str, Any]) -> str:

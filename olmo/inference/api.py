@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from olmo.batch import Batch, MultimodalType
-from olmo.checkpoint_io import load_model
+from olmo.checkpoints import load_model, select_checkpoint
 from olmo.data.load_video import VideoLoader
 from olmo.data.video_reader import VideoBackend, VideoReaderConfig
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
@@ -160,18 +160,18 @@ class VideoQA:
 
 
 def load(path: str | Path, *, device: torch.device | str | None = None, **overrides: Any) -> VideoQA:
-    """Load a checkpoint folder (`step<N>`, or a folder of those) for asking.
+    """Load a checkpoint folder of any format (or a folder of `step<N>` folders) for asking.
 
     `overrides` are model settings with `__` for the dots: `load(path, vision_backbone__vit__topk=0.3)`.
     """
     words = [f"{key.replace('__', '.')}={'null' if value is None else value}" for key, value in overrides.items()]
-    return load_with_overrides(path, words, device=device)
+    return load_with_overrides(select_checkpoint(path), words, device=device)
 
 
-def load_with_overrides(path: str | Path, overrides: Sequence[str] = (), *, device: torch.device | str | None = None) -> VideoQA:
-    """As `load`, with overrides written `vision_backbone.vit.topk=0.3`."""
+def load_with_overrides(checkpoint: Path, overrides: Sequence[str] = (), *, device: torch.device | str | None = None) -> VideoQA:
+    """As `load`, of a checkpoint that has been selected, with overrides written `vision_backbone.vit.topk=0.3`."""
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = load_model(path, overrides=overrides, device=device)
+    model = load_model(checkpoint, overrides=overrides, device=device)
     return VideoQA(model, autocast=torch.bfloat16 if precision_of(device) == "amp_bf16" else None)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from olmo.checkpoint_io import Fit, initialise, match_weights, model_tensors, read_pretrained_file, read_weights
+from olmo.checkpoints import Fit, initialise, match_weights, model_tensors, read_pretrained_file, read_weights
 from olmo.distributed import World, initialized
 from olmo.models.model import ModelBase
 from olmo.train.config import TrainConfig

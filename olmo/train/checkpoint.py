@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from olmo.checkpoint_io import load_sharded, model_tensors, read_metadata, step_of
+from olmo.checkpoints import load_sharded, model_tensors, read_metadata, step_of
 from olmo.distributed import World, initialized, on_all_ranks, on_main
 from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError
 from olmo.train.config import TrainConfig
@@ -210,7 +210,7 @@ def existing_steps(save_folder: str | Path) -> list[Path]:
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Fill the optimiser's state from a checkpoint (weights are loaded by `checkpoint_io.read_weights`)."""
+    """Fill the optimiser's state from a checkpoint (weights are loaded by `checkpoints.read_weights`)."""
     stored = {k for k in read_metadata(folder).state_dict_metadata if k.startswith("optim.state.")}
     if not stored:
         raise OLMoCheckpointError(

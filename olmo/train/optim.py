@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from olmo.checkpoint_io import clean_name
 from olmo.config import BaseConfig, StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import GROUPS
@@ -92,7 +91,7 @@ def build_param_groups(cfg: OptimizerConfig, groups: dict[str, list[tuple[str, n
     assert tuple(groups) == GROUPS, f"parameter groups must be {GROUPS} in this order, not {tuple(groups)}"
     built, owner = [], {}
     for group, members in groups.items():
-        members = sorted((name, p) for name, p in ((clean_name(n), p) for n, p in members) if p.requires_grad)
+        members = sorted((name, p) for name, p in members if p.requires_grad)
         for name, p in members:
             assert id(p) not in owner, f"{name} is in two parameter groups: {owner.get(id(p))} and {group}"
             owner[id(p)] = group
@@ -146,7 +145,7 @@ def freeze(model: nn.Module, *, ft_llm: bool, ft_vit: bool, ft_connector: bool, 
     trained = _EMBEDDING_PARTS[ft_embedding]
     if ft_llm:
         for name, p in groups["llm"]:
-            part = _embedding_part(clean_name(name))
+            part = _embedding_part(name)
             if part is not None:
                 p.requires_grad_(part in trained)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from olmo.checkpoint_io import is_unsharded, match_weights, read_config, select_checkpoint
+from olmo.checkpoints import holds_only_weights, match_weights, read_config, select_checkpoint
 from olmo.distributed import World, on_main
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.train import build
@@ -50,12 +50,12 @@ def find_start(cfg: TrainConfig) -> Start:
     """The newest own checkpoint if resuming is allowed, else `load_path`, else `initial_model_checkpoint`, else nothing."""
     if cfg.allow_resume and Path(cfg.save_folder).is_dir() and existing_steps(cfg.save_folder):
         folder = select_checkpoint(cfg.save_folder)
-        if not is_unsharded(folder):
+        if not holds_only_weights(folder):
             return Start(folder, optimizer=not cfg.reset_optimizer_state, trainer=not cfg.reset_trainer_state, resumes=True)
     if cfg.load_path is not None:
         folder = select_checkpoint(cfg.load_path)
         start = Start(folder, optimizer=not cfg.reset_optimizer_state, trainer=not cfg.reset_trainer_state)
-        if is_unsharded(folder) and (start.optimizer or start.trainer):
+        if holds_only_weights(folder) and (start.optimizer or start.trainer):
             raise OLMoCheckpointError(
                 f"load_path {folder} holds weights only; set reset_optimizer_state=true and reset_trainer_state=true to start from it"
             )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from olmo.checkpoint_io import model_tensors
+from olmo.checkpoints import model_tensors
 from olmo.distributed import World
 from olmo.exceptions import OLMoCheckpointError
 from olmo.train.build import load_pretrained

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-from olmo.checkpoint_io import load_model, model_tensors, select_checkpoint
+from olmo.checkpoints import load_model, model_tensors, select_checkpoint
 from olmo.distributed import World, on_all_ranks, on_main
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.train import build
@@ -122,7 +122,7 @@ def test_checkpoints_of_two_ranks(tmp_path):
     run_ranks(2, save_in_ranks, tmp_path)
     folder = tmp_path / f"step{STEPS}"
     assert sorted(p.name for p in (folder / "train").iterdir()) == ["rank0.pt", "rank1.pt"]
-    sharded, unsharded = load_model(folder), load_model(tmp_path / f"step{STEPS}-unsharded")
+    sharded, unsharded = load_model(select_checkpoint(folder)), load_model(tmp_path / f"step{STEPS}-unsharded")
     for name, p in model_tensors(sharded).items():
         assert torch.equal(p, model_tensors(unsharded)[name]), name
     step = make_step(tmp_path, ALONE)

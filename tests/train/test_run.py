@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from olmo.checkpoint_io import load_model, model_tensors, read_config
+from olmo.checkpoints import load_model, model_tensors, read_config, select_checkpoint
 from olmo.train import build, checkpoint
 from olmo.train.step import TrainStep
 from tests.train.command import CONFIG, launch, records, train, without_times
@@ -57,7 +57,7 @@ def at_step(monkeypatch, step: int, action):
 
 
 def assert_same_weights(a: Path, b: Path):
-    a, b = (model_tensors(load_model(f)) for f in (a, b))
+    a, b = (model_tensors(load_model(select_checkpoint(f))) for f in (a, b))
     assert a.keys() == b.keys()
     for name, value in a.items():
         assert torch.equal(value, b[name]), name

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from olmo.checkpoint_io import model_tensors
+from olmo.checkpoints import model_tensors
 from olmo.distributed import World
 from olmo.nn.losses import naive_linear_cross_entropy
 from olmo.train.config import TrainConfig

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from olmo.checkpoint_io import step_of
+from olmo.checkpoints import step_of
 from olmo.distributed import barrier
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import existing_steps, remove_checkpoint, save_checkpoint, save_unsharded
