@@ -5,7 +5,6 @@ appended as answers come) and `metrics.json` (written last). While several ranks
 `predictions.rank<r>.jsonl`; rank 0 merges these at the end.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -44,17 +43,12 @@ def weights_fingerprint(checkpoint: Path) -> dict[str, Any]:
     raise OLMoConfigurationError(f"{checkpoint} holds no file of weights")
 
 
-def settings_hash(settings: dict[str, Any]) -> str:
-    """Short name of a mapping of settings; equal settings give equal names on every machine."""
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 class ResultFolder:
     """The files of one evaluation, seen from one rank."""
 
     def __init__(self, path: Path, settings: dict[str, Any], *, rank: int = 0, world_size: int = 1) -> None:
-        self.path, self.settings, self.rank, self.world_size = Path(path), settings, rank, world_size
+        self.path, self.rank, self.world_size = Path(path), rank, world_size
+        self.settings = json.loads(json.dumps(settings, default=str))  # as the file gives them back, so that they compare
         self._own = None
 
     # ------------------------------------------------------------------ before
@@ -65,7 +59,7 @@ class ResultFolder:
             self._writing(lambda: shutil.rmtree(self.path))
         self._writing(lambda: self.path.mkdir(parents=True, exist_ok=True))
         saved = self._saved_settings()
-        if saved is not None and settings_hash(saved) != settings_hash(self.settings):
+        if saved is not None and saved != self.settings:
             raise OLMoConfigurationError(
                 f"{self.path} holds predictions made with other settings ({_first_difference(saved, self.settings)}); "
                 "use --overwrite to redo them or --eval_name to keep both"
@@ -79,7 +73,7 @@ class ResultFolder:
         """`metrics.json` of an earlier run with the same settings and the same number of questions, if there is one."""
         saved = self._saved_settings()
         file = self.path / METRICS
-        if saved is None or settings_hash(saved) != settings_hash(self.settings) or not file.is_file():
+        if saved != self.settings or not file.is_file():
             return None
         metrics = json.loads(file.read_text(encoding="utf-8"))
         return metrics if metrics.get("max_examples") == max_examples else None
@@ -88,8 +82,7 @@ class ResultFolder:
         """Every line written so far by any rank (whole lines only), each question once."""
         found: dict[str, dict[str, Any]] = {}
         for file in sorted(self.path.glob("predictions*.jsonl")):
-            for line in _whole_lines(file):
-                record = json.loads(line)
+            for record in read_records(file):
                 found.setdefault(record["example_id"], record)
         return list(found.values())
 
@@ -101,8 +94,7 @@ class ResultFolder:
             file = self.path / (PREDICTIONS if self.rank == 0 else f"predictions.rank{self.rank}.jsonl")
             _cut_partial_line(file)
             self._own = self._writing(lambda: open(file, "a", encoding="utf-8"))
-        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        self._writing(lambda: self._own.write(text))
+        self._writing(lambda: self._own.write(_as_lines(records)))
         self._writing(self._own.flush)
 
     def close(self) -> None:
@@ -115,10 +107,7 @@ class ResultFolder:
     def merge(self) -> list[dict[str, Any]]:
         """Rank 0, after every rank has closed: one `predictions.jsonl` in the order of the data set."""
         records = sorted(self.read_predictions(), key=lambda r: r["order"])
-        temporary = self.path / f"{PREDICTIONS}.tmp"
-        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        self._writing(lambda: temporary.write_text(text, encoding="utf-8"))
-        self._writing(lambda: temporary.replace(self.path / PREDICTIONS))
+        self._replace(PREDICTIONS, _as_lines(records))
         for part in self.path.glob("predictions.rank*.jsonl"):
             part.unlink()
         return records
@@ -133,8 +122,11 @@ class ResultFolder:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        self._replace(name, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        """Write a file so that it is either the old one or the whole new one."""
         temporary = self.path / f"{name}.tmp"
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
         self._writing(lambda: temporary.write_text(text, encoding="utf-8"))
         self._writing(lambda: temporary.replace(self.path / name))
 
@@ -146,14 +138,13 @@ class ResultFolder:
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a predictions file."""
-    return [json.loads(line) for line in _whole_lines(Path(path))]
+    """The lines of a predictions file that end in a newline: the last one may have been cut by a crash."""
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
 
 
-def _whole_lines(file: Path) -> list[str]:
-    """Lines that end in a newline: the last one may have been cut by a crash."""
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return [line for line in text[: text.rfind("\n") + 1].split("\n") if line]
+def _as_lines(records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
 
 
 def _cut_partial_line(file: Path) -> None:
@@ -168,7 +159,6 @@ def _cut_partial_line(file: Path) -> None:
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
     """The first key in which two mappings differ, with both values."""
-    new = json.loads(json.dumps(new, default=str))
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
         if a != b:

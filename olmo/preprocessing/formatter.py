@@ -11,7 +11,7 @@ from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing import prompts
 from olmo.preprocessing.multiple_choice import plain_options, randomised_form, standard_form
-from olmo.preprocessing.points import PointFormatter, parse_timestamp
+from olmo.preprocessing.points import PointFormatter
 
 EXPLAIN = "Provide reasoning steps and then give the short answer."
 _METADATA_KEYS = ("answer_idx", "answers", "answer", "points", "options")
@@ -221,14 +221,14 @@ class DataFormatter:
         elif style in prompts.TIMED_FAMILIES and message.get("question") is None:
             prompt = self._timed_prompt(style, message, rng, templates)
         elif templates and style in prompts.CAPTION_FAMILIES and message.get("question") is None:
-            slots = {"object": _need(message, "object", style)} if style == "video_object_caption" else {}
+            slots = {"object": prompts.need(message, "object", style)} if style == "video_object_caption" else {}
             prompt = prompts.draw_prompt(prompts.CAPTION_FAMILIES[style], rng, video=style.startswith("video_"), **slots)
         elif templates and style in prompts.SHORT_ANSWER_STYLES:
-            prompt = prompts.draw_prompt("short_answer", rng, video=True, question=_need(message, "question", style))
+            prompt = prompts.draw_prompt("short_answer", rng, video=True, question=prompts.need(message, "question", style))
         elif templates and "_exp" in style:
-            prompt = f"{_need(message, 'question', style)} {EXPLAIN}"
+            prompt = f"{prompts.need(message, 'question', style)} {EXPLAIN}"
             if not for_inference:
-                response = f"{_need(message, 'explanation', style)} Answer: {_need(message, 'answer', style)}"
+                response = f"{prompts.need(message, 'explanation', style)} Answer: {prompts.need(message, 'answer', style)}"
         elif message.get("question") is not None and ("options" in message or "unlabelled_options" in message):
             prompt, response = self._multiple_choice(style, message, rng, metadata, is_training, templates)
         else:
@@ -268,20 +268,19 @@ class DataFormatter:
     def _timed_prompt(self, style: str, message: Mapping[str, Any], rng: np.random.Generator, templates: bool) -> str:
         if templates:
             return prompts.timed_prompt(style, message, rng, self.config.seconds_decimal_places)
-        keys = ("timestamp",) if "timestamp" in style else ("start_time", "end_time")
-        return "-".join(str(round(parse_timestamp(_need(message, k, style)), 2)) for k in keys)
+        return "-".join(str(round(t, 2)) for t in prompts.asked_times(style, message).values())
 
     def _point_prompt(self, style: str, message: Mapping[str, Any], rng: np.random.Generator, templates: bool) -> str:
         if message.get("question") is not None:
             return message["question"]
-        label = message.get("label_cased") or _need(message, "label", style).lower()
+        label = _label(message, style)
         return (
             prompts.draw_prompt(prompts.POINT_FAMILIES[style], rng, video=style.startswith("video_"), label=label) if templates else label
         )
 
     def _point_answer(self, style: str, message: Mapping[str, Any], example: Mapping[str, Any]) -> str:
         write = PointFormatter(self.config.pointing_format)
-        label = message.get("label_cased") or _need(message, "label", style).lower()
+        label = _label(message, style)
         mode = prompts.POINT_MODES[style]
         scale = message.get("point_scale")
         if style.startswith("video_"):
@@ -303,10 +302,9 @@ class DataFormatter:
         raise OLMoDataError("it has no answer (one of answer, answers, text, or answer_idx with options)")
 
 
-def _need(message: Mapping[str, Any], key: str, style: str) -> str:
-    if message.get(key) is None:
-        raise OLMoDataError(f"the style {style} needs the field {key}")
-    return str(message[key]) if not isinstance(message[key], (int, float)) else message[key]
+def _label(message: Mapping[str, Any], style: str) -> str:
+    """What is pointed at."""
+    return message.get("label_cased") or prompts.need(message, "label", style).lower()
 
 
 def _image_size(message: Mapping[str, Any], example: Mapping[str, Any]) -> tuple[float, float]:

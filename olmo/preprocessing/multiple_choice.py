@@ -25,19 +25,20 @@ class MultipleChoice:
 
 def plain_options(question: str, options: Sequence[str]) -> MultipleChoice:
     """The bare list used without templates."""
-    names = option_letters(len(options))
-    lines = "".join(f"{n}. {o}\n" for n, o in zip(names, options, strict=True))
-    return MultipleChoice(f"{question}\n{lines}", [f"{n}. {o}" for n, o in zip(names, options, strict=True)], names)
+    names, lines = _lettered(options)
+    return MultipleChoice("\n".join([question, *lines, ""]), lines, names)
 
 
 def standard_form(question: str, options: Sequence[str], labelled: bool = True) -> MultipleChoice:
     """The fixed form of every evaluation: options lettered A, B, ... or, unlabelled, one per line."""
-    if not labelled:
-        names, lines = list(options), list(options)
-    else:
-        names = option_letters(len(options))
-        lines = [f"{n}. {o}" for n, o in zip(names, options, strict=True)]
+    names, lines = _lettered(options) if labelled else (list(options), list(options))
     return MultipleChoice("\n".join([question, "Only return the correct answer option.", *lines]), lines, names)
+
+
+def _lettered(options: Sequence[str]) -> tuple[str | list[str], list[str]]:
+    """(letters, one line "A. ..." per option)."""
+    names = option_letters(len(options))
+    return names, [f"{n}. {o}" for n, o in zip(names, options, strict=True)]
 
 
 def option_letters(count: int) -> str | list[str]:

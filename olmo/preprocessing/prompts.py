@@ -141,13 +141,23 @@ def fill(template: str, **slots: str) -> str:
         rest = rest[at + len(name) + 2 :]
 
 
+def need(message: Mapping[str, Any], key: str, style: str) -> Any:
+    """A field that a style cannot do without: numbers as they are, everything else as text."""
+    value = message.get(key)
+    if value is None:
+        raise OLMoDataError(f"the style {style} needs the field {key}")
+    return value if isinstance(value, (int, float)) else str(value)
+
+
+def asked_times(style: str, message: Mapping[str, Any]) -> dict[str, float]:
+    """The time or the span of time, in seconds, that a message of a timed style is about."""
+    keys = ("timestamp",) if "timestamp" in style else ("start_time", "end_time")
+    return {k: parse_timestamp(need(message, k, style)) for k in keys}
+
+
 def timed_prompt(style: str, message: Mapping[str, Any], rng: np.random.Generator, decimals: int) -> str:
     """A request about one time or a span of time, in seconds half of the time and as a clock otherwise."""
-    keys = ("timestamp",) if "timestamp" in style else ("start_time", "end_time")
-    missing = [k for k in keys if message.get(k) is None]
-    if missing:
-        raise OLMoDataError(f"style {style} needs the field {missing[0]}")
-    times = {k: parse_timestamp(message[k]) for k in keys}
+    times = asked_times(style, message)
     family = TIMED_FAMILIES[style]
     if rng.random() > 0.5:
         return draw_prompt(f"{family}_in_seconds", rng, video=True, **{k: output_timestamp(t) for k, t in times.items()})
