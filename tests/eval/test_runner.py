@@ -261,6 +261,12 @@ def test_mistakes_are_one_sentence(launcher, capsys, words, message):
     assert message in err and err.count("\n") == 1
 
 
+def test_debug_shows_the_traceback(launcher, capsys):
+    assert launcher("none", "--tasks=moving_shapes", "--debug") == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.splitlines()[-1].startswith("error: there is no checkpoint folder none")
+
+
 def test_unknown_model_key(launcher, checkpoint, capsys):
     assert launcher(checkpoint, "--tasks=moving_shapes", "--model.vision_backbone.vit.topq=1") == 1
     assert "did you mean" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from olmo.budget import pruning_budget
 from olmo.data.failures import BadVideoError
@@ -93,6 +94,19 @@ def test_what_cannot_be_asked(qa, video, question, message):
 def test_a_file_that_is_no_video(qa):
     with pytest.raises(BadVideoError, match="cannot be decoded"):
         qa.ask(__file__, "Why?")
+
+
+@pytest.mark.parametrize("part", ["encode_vision", "prefill", "decode_step"])
+def test_too_little_gpu_memory_names_what_to_lower(qa, data, monkeypatch, part):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr(qa.model, part, full)
+    with pytest.raises(OLMoEnvironmentError) as caught:
+        qa.ask(data.get(0, None)["video"], "Why?")
+    message = str(caught.value)
+    assert message.startswith("the GPU has too little memory") and "\n" not in message
+    assert all(word in message for word in ("--device_batch_size", "--max_new_tokens", "--model.mm_preprocessor.video.max_frames"))
 
 
 def test_what_cannot_be_loaded(checkpoint, tmp_path):

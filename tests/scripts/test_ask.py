@@ -63,6 +63,12 @@ def test_mistakes_are_one_sentence(ask, checkpoint, capsys, words, message):
     assert message in err and err.count("\n") == 1
 
 
+def test_debug_shows_the_traceback(ask, checkpoint, capsys):
+    assert ask("none.mp4", "Why?", "--checkpoint", checkpoint, "--debug") == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.splitlines()[-1].startswith("error: there is no video file none.mp4")
+
+
 def test_checkpoint_is_needed(ask, capsys):
     assert ask("v.mp4", "Why?") == 1
     assert "--checkpoint" in capsys.readouterr().err
