@@ -45,14 +45,9 @@ class BaseConfig:
         return build_config(cls, cls.update_legacy_settings(dict(raw)), overrides)
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = (), key: str | None = None) -> Self:
-        """Read a YAML file, optionally only the block `key` of it."""
-        raw = read_yaml(path)
-        if key is not None:
-            if key not in raw:
-                raise OLMoConfigurationError(f"{path} has no block '{key}'; it has {', '.join(map(str, raw))}")
-            raw = raw[key]
-        return cls.from_dict(raw, overrides)
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file."""
+        return cls.from_dict(read_yaml(path), overrides)
 
     def with_overrides(self, overrides: Sequence[str]) -> Self:
         """A copy with `key=value` overrides applied in order and type-checked."""
@@ -72,6 +67,13 @@ class BaseConfig:
         if name not in self.__dataclass_fields__:
             raise AttributeError(f"{type(self).__name__} has no field '{name}'{_nearest(name, self.__dataclass_fields__)}")
         super().__setattr__(name, value)
+
+
+def refuse_set(raw: dict[str, Any], keys: Iterable[str], block: str) -> None:
+    """Take keys of older files that nothing implements any more out of `raw`; one that asks for something is an error."""
+    for key in keys:
+        if raw.pop(key, None):
+            raise OLMoConfigurationError(f"{block}.{key} of an older config is set, which is not supported")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

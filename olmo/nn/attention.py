@@ -8,7 +8,6 @@ it travels as one more channel of the keys, see `append_key_bias`.
 
 import functools
 import inspect
-import itertools
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -48,11 +47,6 @@ class Segments:
     lengths: tuple[int, ...] | None = None
     """The lengths on the host, where they are known."""
 
-    @classmethod
-    def from_lengths(cls, lengths: tuple[int, ...], device: torch.device | str = "cpu") -> "Segments":
-        cu = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-        return cls(cu.to(device, non_blocking=True), sum(lengths), max(lengths, default=0), tuple(lengths))
-
     def host_lengths(self) -> tuple[int, ...]:
         """The lengths as host integers, read from the device once; only the `split` backend asks for them."""
         if self.lengths is None:
@@ -88,13 +82,12 @@ def attend(
     key_bias: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
-    causal: bool = False,
     kernels: str = "all",
 ) -> Tensor:
     """Dense attention. q: [B, H, S, hd]; k, v: [B, KV, S', hd] with KV dividing H; returns [B, H, S, hd].
 
-    `mask` is boolean (True = may attend) or an additive float, broadcastable to [B, H, S, S']; `key_bias` is [B, S'];
-    `causal` aligns the first query with the first key. `kernels` narrows the SDPA kernels on CUDA (see `KERNELS`).
+    `mask` is boolean (True = may attend) or an additive float, broadcastable to [B, H, S, S']; `key_bias` is [B, S'].
+    `kernels` narrows the SDPA kernels on CUDA (see `KERNELS`).
     """
     head_dim = v.shape[-1]
     scale = head_dim**-0.5 if scale is None else scale
@@ -102,9 +95,7 @@ def attend(
         q, k, v = append_key_bias(q, k, v, key_bias[:, None, :, None], scale)
     allowed = KERNELS[kernels] if q.is_cuda else None
     with sdpa_kernel(allowed) if allowed else nullcontext():
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     return out[..., :head_dim]
 
 

@@ -108,13 +108,13 @@ def build_mask(tokens: TokenAttributes, mode: BiDirectionalAttn | None) -> torch
 _flex_attention = None
 
 
-def masked_attention(q, k, v, mask: torch.Tensor | BlockMask | None, *, scale: float | None = None, dropout: float = 0.0):
+def masked_attention(q, k, v, mask: torch.Tensor | BlockMask | None, *, dropout: float = 0.0):
     """Attention of q [B, H, S, hd] over k, v [B, KV, S', hd] under either kind of mask."""
     if not isinstance(mask, BlockMask):
-        return attend(q, k, v, mask=mask, scale=scale, dropout=dropout)
+        return attend(q, k, v, mask=mask, dropout=dropout)
     if dropout > 0.0:
         raise OLMoConfigurationError("llm.attention_dropout must be 0 on a GPU: block-sparse attention has no dropout")
     global _flex_attention
     if _flex_attention is None:
         _flex_attention = torch.compile(flex_attention)
-    return _flex_attention(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    return _flex_attention(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])

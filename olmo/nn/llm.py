@@ -13,7 +13,7 @@ from olmo.nn.kv_cache import KVCache, LayerCache
 from olmo.nn.llm_config import AttentionLayerNormType, LlmConfig
 from olmo.nn.losses import LossTerms, linear_cross_entropy
 from olmo.nn.norms import build_norm
-from olmo.nn.rope import RopeTables, apply_rope, rope_tables
+from olmo.nn.rope import RopeSettings, RopeTables, apply_rope, rope_tables
 
 __all__ = ["Embedding", "KVCache", "LlmConfig", "OutputHead", "SequentialBlock", "Transformer"]
 
@@ -191,6 +191,7 @@ class Transformer(nn.Module):
             self.wte = Embedding(c.embedding_rows, c.additional_vocab_size, c.d_model)
         self.emb_drop = nn.Dropout(c.embedding_dropout)
         self.blocks = nn.ModuleList(SequentialBlock(c) for _ in range(c.n_layers))
+        self.rope_settings = [c.rope_settings(layer) for layer in range(c.n_layers)]
         self.ln_f = build_norm(c.layer_norm_type, c.d_model, c.norm_eps, c.layer_norm_with_affine, c.norm_bias)
         if not c.weight_tying:
             extra = c.additional_vocab_size if c.can_predict_extra_tokens else 0
@@ -232,9 +233,9 @@ class Transformer(nn.Module):
         x = self.emb_drop(x)
         if self.config.normalize_input_embeds:
             x = x * math.sqrt(self.config.d_model)
-        tables: dict = {}
+        tables: dict[RopeSettings, RopeTables] = {}
         for layer, block in enumerate(self.blocks):
-            settings = self.config.rope_settings(layer)
+            settings = self.rope_settings[layer]
             if settings not in tables:
                 tables[settings] = rope_tables(settings, position_ids)
             x = block(x, tables[settings], mask, response_mask, cache=None if cache is None else cache.layers[layer])

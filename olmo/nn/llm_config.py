@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from olmo.config import BaseConfig, StrEnum
+from olmo.config import BaseConfig, StrEnum, refuse_set
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.rope import RopeSettings, RopeType
 from olmo.tokenizer import TokenizerConfig
@@ -37,7 +37,7 @@ class ActivationType(StrEnum):
 
 
 class ActivationCheckpoint(StrEnum):
-    """Which LLM blocks are recomputed in the backward pass."""
+    """Which LLM blocks are recomputed in the backward pass; fine_grained, a name of published files, acts as whole_layer."""
 
     whole_layer = "whole_layer"
     one_in_two = "one_in_two"
@@ -120,7 +120,7 @@ class LlmConfig(BaseConfig):
     sliding_attention_rope_scaling: bool = False
     """Swap the roles: the listed layers use default frequencies."""
     float32_attention: bool = True
-    """Only read by block_type llama of older files."""
+    """Carried by published configs; nothing reads it."""
     attention_dropout: float = 0.0
     """Dropout of attention probabilities."""
     attention_layer_norm: bool = False
@@ -150,7 +150,7 @@ class LlmConfig(BaseConfig):
     norm_after: bool = False
     """Norm the output of a branch instead of its input (OLMo2, OLMo3)."""
     moe_num_experts: int | None = 8
-    """Only read by block_type moe of older files, as all moe_ fields."""
+    """Carried by published configs, as all moe_ fields; nothing reads them."""
     moe_top_k: int | None = 2
     """See moe_num_experts."""
     moe_mlp_impl: str | None = "sparse"
@@ -214,7 +214,9 @@ class LlmConfig(BaseConfig):
 
     @classmethod
     def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in raw.items() if k not in ("mm_rope", "debug")}
+        raw = dict(raw)
+        refuse_set(raw, ("mm_rope", "debug"), "llm")
+        return raw
 
     @property
     def kv_heads(self) -> int:

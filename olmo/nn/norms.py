@@ -56,8 +56,8 @@ class LowPrecisionLayerNorm(_Norm):
 NORMS = {"rms": RMSNorm, "default": LayerNorm, "low_precision": LowPrecisionLayerNorm}
 
 
-def build_norm(kind: str, dim: int, eps: float | None = None, affine: bool = True, bias: bool = False) -> nn.Module:
-    """Build the norm named `kind` as in `layer_norm_type`; `eps` null means 1e-5."""
+def build_norm(kind: str, dim: int, eps: float, affine: bool = True, bias: bool = False) -> nn.Module:
+    """Build the norm named `kind` as in `layer_norm_type`."""
     if str(kind) not in NORMS:
         raise OLMoConfigurationError(f"layer_norm_type '{kind}' is unknown; known: {', '.join(NORMS)}")
-    return NORMS[str(kind)](dim, 1e-5 if eps is None else eps, affine, bias)
+    return NORMS[str(kind)](dim, eps, affine, bias)

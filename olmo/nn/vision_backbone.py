@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from olmo.batch import RowLayout
-from olmo.config import BaseConfig, StrEnum
+from olmo.config import BaseConfig, StrEnum, refuse_set
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.image_vit import VitAttention, VitConfig, normalize_pixels
 from olmo.nn.indices import flat_positions
@@ -88,9 +88,8 @@ class MolmoVisionBackboneConfig(BaseConfig):
         """Drop keys of older files after checking that they ask for nothing."""
         raw = dict(raw)
         raw.pop("fix_image_padding", None)
-        for key in ("residual_patch_features", "patch_residual", "patch_residual_thresh", "debug", "frame_embedding", "pool_size_embeds"):
-            if raw.pop(key, None):
-                raise OLMoConfigurationError(f"vision_backbone.{key} of an older config is set, which is not supported")
+        gone = ("residual_patch_features", "patch_residual", "patch_residual_thresh", "debug", "frame_embedding", "pool_size_embeds")
+        refuse_set(raw, gone, "vision_backbone")
         for key in ("image_pooling_h", "image_pooling_w"):
             if raw.pop(key, 2) != 2:
                 raise OLMoConfigurationError(f"vision_backbone.{key} of an older config must be 2")

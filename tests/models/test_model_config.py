@@ -42,8 +42,11 @@ def test_older_files_are_migrated():
     for name in ("video_olmo", "temporal_video_olmo"):
         c = build_model_config(old | dict(model_name=name))
         assert c.mm_preprocessor.video.max_frames == 12 and c.mm_preprocessor.video.per_frame_special_token
-    with pytest.raises(OLMoConfigurationError, match="debug"):
+    with pytest.raises(OLMoConfigurationError, match="model.debug"):
         build_model_config(raw(debug=True))
+    for key in ("mm_rope", "debug"):
+        with pytest.raises(OLMoConfigurationError, match=f"llm.{key}"):
+            build_model_config(raw(llm=dict(LLM) | {key: True}))
     with pytest.raises(OLMoConfigurationError, match="no 'llm'"):
         build_model_config(dict(model_name="video_olmo", d_model=8))
 

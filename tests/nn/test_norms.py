@@ -46,18 +46,18 @@ def test_layer_norm_equals_torch(kind):
 def test_layer_norm_dtypes_under_autocast():
     x = torch.randn(4, 16, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        assert build_norm("low_precision", 16)(x).dtype == torch.bfloat16
+        assert build_norm("low_precision", 16, 1e-5)(x).dtype == torch.bfloat16
 
 
 def test_parameters_follow_affine_and_bias():
-    assert not list(build_norm("rms", 4, affine=False).parameters())
-    assert [n for n, _ in build_norm("rms", 4, bias=False).named_parameters()] == ["weight"]
-    assert [n for n, _ in build_norm("default", 4, bias=True).named_parameters()] == ["weight", "bias"]
+    assert not list(build_norm("rms", 4, 1e-5, affine=False).parameters())
+    assert [n for n, _ in build_norm("rms", 4, 1e-5, bias=False).named_parameters()] == ["weight"]
+    assert [n for n, _ in build_norm("default", 4, 1e-5, bias=True).named_parameters()] == ["weight", "bias"]
 
 
 def test_reset_after_meta():
     with torch.device("meta"):
-        norm = build_norm("default", 4, bias=True)
+        norm = build_norm("default", 4, 1e-5, bias=True)
     norm = norm.to_empty(device="cpu")
     norm.reset_parameters()
     assert torch.equal(norm.weight, torch.ones(4)) and torch.equal(norm.bias, torch.zeros(4))
@@ -65,4 +65,4 @@ def test_reset_after_meta():
 
 def test_unknown_kind():
     with pytest.raises(OLMoConfigurationError, match="layer_norm_type 'batch' is unknown"):
-        build_norm("batch", 4)
+        build_norm("batch", 4, 1e-5)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from olmo.config import refuse_set
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import ModelBase, ModelConfig
 from olmo.models.molmo2.preprocessor import Molmo2PreprocessorConfig
@@ -43,8 +44,7 @@ class Molmo2Config(ModelConfig):
     @classmethod
     def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
         raw = {k: v for k, v in raw.items() if k != "shared_low_high_embedding"}
-        if raw.pop("debug", None):
-            raise OLMoConfigurationError("model.debug of an older config must be false")
+        refuse_set(raw, ("debug",), "model")
         if "llm" not in raw:
             raise OLMoConfigurationError("the model block has no 'llm'; files of the first Molmo, with one flat block, cannot be read")
         blocks = {
