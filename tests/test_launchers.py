@@ -296,6 +296,8 @@ def test_help_is_quick_and_needs_no_torch(script):
         (("tiny", "moving_shapes", "--device_batch_size=0"), "device_train_microbatch_size=0: must be at least 1"),
         (("tiny", "moving_shapes", "--model.mm_preprocessor.topk=0.3"), "0.3"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.topk=1.0"), "topk"),
+        (("tiny", "moving_shapes", "--model.vision_backbone.vit.topk=-0.1"), "vit.topk = -0.1 must lie in [0, 1)"),
+        (("tiny", "moving_shapes", "--model.vision_backbone.vit.topk=.nan"), "vit.topk = nan must lie in [0, 1)"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.merge=true"), "merge"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.prune_at=9"), "prune_at"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.prune_method=magic"), "prune_method"),

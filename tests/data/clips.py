@@ -23,9 +23,9 @@ def read_number(frame: np.ndarray) -> int:
 
 
 def write_clip(
-    path: Path, frames: int = 30, fps: int = 10, begin: float = 0.0, times=None, gop: int = 12, size=(64, 64), **options
+    path: Path, frames: int = 30, fps: int = 10, begin: float = 0.0, times=None, gop: int = 12, size=(64, 64), tint=(1, 1, 1), **options
 ) -> Path:
-    """An H.264 clip of numbered frames; `times` (in frame units) makes the frame rate variable."""
+    """An H.264 clip of numbered frames; `times` (in frame units) makes the frame rate variable, `tint` colours it."""
     import av
 
     with av.open(str(path), "w", options=options) as container:
@@ -34,7 +34,8 @@ def write_clip(
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, fps * 1000)
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.resize(numbered_frame(number), (size[1], size[0], 3)), format="rgb24")
+            picture = (np.resize(numbered_frame(number), (size[1], size[0], 3)) * np.array(tint)).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.time_base = Fraction(1, fps * 1000)
             frame.pts = round((number if times is None else times[number]) * 1000 + begin * fps * 1000)
             container.mux(stream.encode(frame))

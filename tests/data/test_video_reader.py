@@ -33,6 +33,7 @@ def clips(tmp_path_factory):
         "variable_rate": (write_clip(folder / "variable.mp4", frames=20, times=steps), (steps - steps[0]) / 10),
         "many_key_frames": (write_clip(folder / "gops.mp4", frames=90, fps=30, gop=7), np.arange(90) / 30),
         "one_frame": (write_clip(folder / "one.mp4", frames=1), np.zeros(1)),
+        "orange": (write_clip(folder / "orange.mp4", tint=(1, 0.6, 0.2)), np.arange(30) / 10),
     }
 
 
@@ -50,7 +51,7 @@ def test_shows_the_frame_of_each_moment(clips, clip, backend):
     assert [read_number(f) for f in reader.frames_at(str(path), times)] == expected
 
 
-@pytest.mark.parametrize("clip", ["plain", "offset", "variable_rate"])
+@pytest.mark.parametrize("clip", ["plain", "offset", "variable_rate", "orange"])
 def test_backends_agree(clips, clip):
     """Same frames, and pixels within 2/255 on average."""
     path, starts = clips[clip]

@@ -106,7 +106,7 @@ def test_clipping_is_per_group_and_joins_the_halves():
     for group, names in Toy.NAMES.items():
         params = [model.tensors[n] for n in names]
         for p in params:
-            p.grad = torch.randn_like(p) * (100.0 if group == "vit" else 0.01)
+            p.grad = torch.randn_like(p) * (100.0 if group in ("llm", "vit") else 0.01)
         if params:
             copies = [nn.Parameter(p.detach().clone()) for p in params]
             for copy, p in zip(copies, params, strict=True):

@@ -1,0 +1,74 @@
+"""Many short steps, checkpoints and restarts in one process: nothing may pile up."""
+
+import gc
+import logging
+import math
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from olmo.train.step import TrainStep
+from tests.train.command import launch, records
+
+ROUNDS, STEPS = 8, 18
+SHARE = 4
+"""MiB by which private memory may be larger in the second half of the rounds than in the first."""
+
+WORDS = (
+    "--global_batch_size=2", "--device_batch_size=1", "--seq_len=300", "--packing", "--data.packing.buffer_size=4", "--data.num_workers=1",
+    "--model.mm_preprocessor.max_frames=4", f"--max_duration={ROUNDS * STEPS}", "--save_interval=6", "--save_num_checkpoints_to_keep=2",
+    "--save_final_optim=true", "--save_overwrite=false", "--allow_resume=true",
+    *(f"--data.moving_shapes.{key}" for key in ("num_train=8", "num_test=2", "seconds=2.0", "size=96")),
+)  # fmt: skip
+
+
+def private_mib() -> float:
+    """Anonymous memory of this process: what files and shared pages take does not count."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon:")).split()[1]) / 1024
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def threads() -> tuple[int, int]:
+    """Of Python, and of the system."""
+    return threading.active_count(), len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_memory_files_and_threads_do_not_grow(shapes, tmp_path, monkeypatch):
+    """Eight starts of the tiny config, each resuming the one before, 18 steps with three checkpoints in each.
+
+    Memory is looked at in the middle of each start too, where the loop itself would hold on to something.
+    """
+    call, inside = TrainStep.__call__, []
+
+    def watched(self, batch, step, wish=lambda: False):
+        result = call(self, batch, step, wish)
+        if step % STEPS == STEPS - 1:
+            gc.collect()
+            inside.append(private_mib())
+        return result
+
+    monkeypatch.setattr(TrainStep, "__call__", watched)
+    # Pytest keeps every log record of a test, and a checkpoint writes two debug records per tensor.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)
+    after = []
+    for _ in range(ROUNDS):
+        assert launch("tiny", "moving_shapes", f"--save_folder={tmp_path}", f"--stop_after={STEPS}", *WORDS) == 0
+        gc.collect()
+        after.append((private_mib(), open_files(), *threads()))
+    assert [r["step"] for r in records(tmp_path)] == list(range(1, ROUNDS * STEPS + 1))
+    assert all(math.isfinite(r["train/CrossEntropyLoss"]) for r in records(tmp_path))
+    memory, *counts = zip(*after, strict=True)
+    half = ROUNDS // 2
+    for values in (memory[1:], inside[1:]):
+        assert min(values[half:]) - min(values[:half]) < SHARE, values
+    for values in counts:
+        assert max(values[half:]) <= max(values[1:half]), values
