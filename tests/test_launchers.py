@@ -173,7 +173,11 @@ def test_published_command_trains(molmo2, shapes_folder, tmp_path):  # noqa: F81
 
 @pytest.mark.slow
 def test_two_ranks_of_the_command_equal_one(shapes_folder, tmp_path):  # noqa: F811
-    """Without packing a global batch holds the same examples for any number of ranks: same losses step by step."""
+    """Without packing a global batch holds the same examples for any number of ranks: same losses step by step.
+
+    Seen to fail with the loss divided by the weight of the rank, without the factor for the averaged gradients, and with every
+    rank reading the same examples.
+    """
     env = {"MOLMO_DATA_DIR": str(shapes_folder)}
     words = (CONFIG, "moving_shapes", "--use_temporal_video_olmo", "--device_batch_size=1", "--max_duration=3")
     for count in (1, 2):
@@ -261,7 +265,7 @@ def test_the_molmo2_launcher_always_packs(capsys):
 
 @pytest.mark.parametrize("script", ["train_image_video_sft.py", "sft.py"])
 def test_help_is_quick_and_needs_no_torch(script):
-    """Fails when the launcher imports torch before it reads its words."""
+    """Seen to fail when the launcher imports torch before it reads its words."""
     code = (
         "import sys, runpy; sys.argv = [sys.argv[1], '--help']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"

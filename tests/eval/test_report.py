@@ -10,7 +10,7 @@ import pytest
 from olmo.eval.report import ReportRun, SampleVideo, build_report, read_curve
 from olmo.eval.report.figures import loss_curves, run_colours, running_mean
 from olmo.exceptions import OLMoDataError
-from olmo.inference.show import CellGrid
+from olmo.nn.pruning_plan import CellGrid
 
 
 def a_run(name: str, share: float, after: int) -> ReportRun:
@@ -79,6 +79,7 @@ def test_curve_takes_the_later_line_of_a_step(tmp_path):
 
 
 def test_running_mean_equals_a_loop():
+    """Seen to fail with one neighbour less on the right, and with the full width as divisor at the ends."""
     values = np.random.default_rng(0).random(17)
     slow = [values[max(0, i - 3) : i + 4].mean() for i in range(17)]
     np.testing.assert_allclose(running_mean(values, 3), slow)

@@ -80,6 +80,7 @@ def test_resumed_equals_uninterrupted(qa, questions, reference, tmp_path):
 
 
 def test_two_ranks_equal_one(qa, questions, reference, tmp_path):
+    """Seen to fail when some videos belong to no rank, and when the merged lines are not sorted."""
     folders = [run(qa, questions, tmp_path, rank=r, world_size=2)[0] for r in (0, 1)]
     assert folders[0].merge() == reference[0]
 
@@ -93,7 +94,8 @@ def test_ranks_share_videos_not_questions(questions):
 
 @pytest.mark.slow
 def test_workers_prepare_the_same_batches(qa, questions):
-    """Worker processes start slowly, hence not among the fast tests."""
+    """Worker processes start slowly, hence not among the fast tests. Seen to fail with batches in reverse order, and with the
+    rows of a batch reversed in workers."""
     batches = QuestionBatches(questions[:6], qa.reader, 4)
     for one, other in zip(batches.iterate(0), batches.iterate(1), strict=True):
         assert one.records == other.records and (one.batch.input_ids == other.batch.input_ids).all()
@@ -281,7 +283,10 @@ def test_videos_are_those_of_the_training(checkpoint):
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_two_processes_equal_one(repo, checkpoint, tmp_path):
-    """The real command under torchrun: the same predictions, one merged file, and one sentence from rank 0 on a mistake."""
+    """The real command under torchrun: the same predictions, one merged file, and one sentence from rank 0 on a mistake.
+
+    Seen to fail when both ranks answer the questions of rank 0, and when the merged lines are not sorted.
+    """
     environment = os.environ | {"PYTHONPATH": str(repo)}
     words = [str(repo / "launch_scripts" / "eval_molmo2.py"), str(checkpoint), "--mode=moving_shapes", "--num_workers=0"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

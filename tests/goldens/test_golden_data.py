@@ -1,4 +1,8 @@
-"""Reference vectors of the published data side, one test per file (or kind of case)."""
+"""Reference vectors of the published data side, one test per file (or kind of case).
+
+Seen to fail with the budget computed in float64, the larger half of the padding in front of a cell grid, and pixels cut off
+instead of rounded.
+"""
 
 import numpy as np
 import pytest

@@ -60,7 +60,7 @@ def test_decay_by_name(name, expected):
 
 
 def test_every_trainable_parameter_is_in_one_group():
-    """Fails (assertion) when a parameter is forgotten or counted twice."""
+    """A parameter that is forgotten or counted twice ends the start. Seen to fail without either assertion."""
     model = Toy()
     model.tensors["stray"] = nn.Parameter(torch.zeros(1))
     with pytest.raises(AssertionError, match="stray"):
@@ -99,7 +99,7 @@ def test_freezing_groups():
 
 
 def test_clipping_is_per_group_and_joins_the_halves():
-    """Against torch's own clipping of each group's gradients together; fails when the two halves are clipped apart."""
+    """Against torch's own clipping of each group's gradients together. Seen to fail when the two halves are clipped apart."""
     model = Toy()
     optimizer = build_optimizer(OptimizerConfig(llm_weight_decay=0.1), model)
     expected = {}

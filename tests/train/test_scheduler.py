@@ -10,7 +10,8 @@ from olmo.train.scheduler import Scheduler, SchedulerConfig, warmup_cosine
 
 @pytest.mark.parametrize(("step", "rate"), [(1, 5e-8), (100, 5e-6), (200, 1e-5), (3000, 6.0246e-6), (6250, 1e-6), (9999, 1e-6)])
 def test_check_values(step, rate):
-    """lr 1e-5, 200 warm-up steps of 6,250, from 0; fails when warm-up starts at a tenth of the peak or is off by one step."""
+    """lr 1e-5, 200 warm-up steps of 6,250, from 0. Seen to fail when warm-up starts at a tenth of the peak, and when it
+    is one step late."""
     scheduler = Scheduler(SchedulerConfig(warmup_min_lr=0.0), max_steps=6250)
     assert math.isclose(scheduler.learning_rate("llm", 1e-5, step), rate, rel_tol=1e-4)
 
