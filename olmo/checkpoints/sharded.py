@@ -4,6 +4,7 @@ Its `.metadata` is a pickle, which could run code when it is read. It is read by
 what belongs there.
 """
 
+import math
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -59,7 +60,9 @@ def read_metadata(folder: Path) -> Metadata:
     try:
         stat = file.stat()
         return _read_metadata(file, stat.st_mtime_ns, stat.st_size)
-    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as err:
+    except OLMoError:
+        raise
+    except Exception as err:  # a damaged pickle can end in any error of any class that it builds
         raise OLMoCheckpointError(f"{file} cannot be read as checkpoint metadata: {first_line(err)}") from err
 
 
@@ -72,7 +75,24 @@ def _read_metadata(file: Path, mtime_ns: int, size: int) -> Metadata:
         raise OLMoCheckpointError(f"{file} holds no checkpoint metadata but a {type(metadata).__name__}")
     if getattr(metadata, "storage_meta", None) is None:
         metadata.storage_meta = StorageMeta()
+    _check_fields(metadata)
     return metadata
+
+
+def _check_fields(metadata: Metadata) -> None:
+    """The unpickler builds objects without looking into them; damage would show only later, as an error of something else."""
+    for key, entry in metadata.state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata):
+            sizes = [entry.size, *(part for chunk in entry.chunks for part in (chunk.offsets, chunk.sizes))]
+            if not isinstance(key, str) or not isinstance(entry.properties.dtype, torch.dtype):
+                raise ValueError(f"{key} is not described as a tensor")
+            if any(len(size) != len(entry.size) or any(n < 0 for n in size) for size in sizes):
+                raise ValueError(f"the shape of {key} makes no sense")
+            if sum(math.prod(chunk.sizes) for chunk in entry.chunks) != math.prod(entry.size):
+                raise ValueError(f"the parts of {key} do not make up the whole")
+    for index, info in metadata.storage_data.items():
+        if not isinstance(info.relative_path, str) or info.offset < 0 or info.length < 0 or not isinstance(index.fqn, str):
+            raise ValueError("the place of a tensor makes no sense")
 
 
 def stored_ends(folder: Path) -> dict[str, int]:
