@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from olmo.checkpoints import Fit, initialise, match_weights, model_tensors, read_pretrained_file, read_weights
-from olmo.distributed import World, initialized
+from olmo.distributed import World, initialized, whole
 from olmo.models.model import ModelBase
 from olmo.train.config import TrainConfig
 from olmo.train.optim import freeze
@@ -32,29 +32,33 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def meta_model(cfg: TrainConfig) -> ModelBase:
+    """The model without memory for its weights; what is not trained is frozen."""
+    model = cfg.model.build_model(device="meta")
+    freeze(model, ft_llm=cfg.ft_llm, ft_vit=cfg.ft_vit, ft_connector=cfg.ft_connector, ft_embedding=cfg.ft_embedding)
+    return model
+
+
 def build_sharded_model(cfg: TrainConfig, world: World) -> ModelBase:
     """The model with uninitialised parameters on this rank's device: frozen parts, checkpointing, compile, shards."""
     from olmo.models.molmo2.parallelize import parallelize_model
 
-    model = cfg.model.build_model(device="meta")
-    freeze(model, ft_llm=cfg.ft_llm, ft_vit=cfg.ft_vit, ft_connector=cfg.ft_connector, ft_embedding=cfg.ft_embedding)
+    model = meta_model(cfg)
     mesh = init_device_mesh(world.device.type, (world.size,)) if initialized() else None
-    on_gpu = world.device.type == "cuda"
+    bf16, compiler = cfg.uses_bf16(world.device), cfg.compiler(world.device)
     if world.is_main:
-        if cfg.precision == "amp_bf16" and not on_gpu:
+        if cfg.precision == "amp_bf16" and not bf16:
             log.info("precision amp_bf16 needs a GPU: computing in fp32 on this CPU")
-        if cfg.compile is not None and not on_gpu:
+        if cfg.compile is not None and compiler is None:
             log.info("torch.compile is for GPUs here: running without it on this CPU")
     parallelize_model(
         model,
         mesh=mesh,
-        compute_dtype=torch.bfloat16 if on_gpu and cfg.precision == "amp_bf16" else torch.float32,
+        compute_dtype=torch.bfloat16 if bf16 else torch.float32,
         fsdp_precision=str(cfg.fsdp.precision),
-        compile_args=cfg.compile.asdict() if cfg.compile is not None and on_gpu else None,
+        compile_args=compiler.asdict() if compiler is not None else None,
         activation_checkpointing=cfg.activation_checkpointing,
     )
-    # One process too: otherwise a step without pictures would freeze the vision part there, but decay it on several ranks.
-    model.run_vision_without_images = True
     return model.to_empty(device=world.device)
 
 
@@ -115,4 +119,4 @@ def load_weights(cfg: TrainConfig, model: ModelBase, folder: Path, world: World)
 def check_finite(model: nn.Module) -> str | None:
     """Name of a parameter that holds a value that is no number, or None."""
     flags = {name: p.detach().isfinite().all() for name, p in model_tensors(model).items()}
-    return next((name for name, ok in flags.items() if not bool(ok.full_tensor() if isinstance(ok, DTensor) else ok)), None)
+    return next((name for name, ok in flags.items() if not bool(whole(ok))), None)

@@ -22,16 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from olmo.checkpoints import load_sharded, model_tensors, read_metadata, step_of
-from olmo.distributed import World, initialized, on_all_ranks, on_main
-from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError
+from olmo.distributed import World, initialized, on_all_ranks, on_main, whole
+from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError, first_line
 from olmo.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
-
-STATE_FIELDS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def cannot_write(folder: str | Path) -> Callable[[BaseException], OLMoError]:
@@ -39,9 +36,7 @@ def cannot_write(folder: str | Path) -> Callable[[BaseException], OLMoError]:
 
     def translate(err: BaseException) -> OLMoError:
         cause = _os_error(err)
-        reason = (
-            (cause.strerror or str(cause)) if cause is not None else f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
-        )
+        reason = (cause.strerror or str(cause)) if cause is not None else f"{type(err).__name__}: {first_line(err)}"
         return OLMoEnvironmentError(f"cannot write to {folder}: {reason}; give a folder with room and write permission as --save_folder")
 
     return translate
@@ -174,10 +169,9 @@ def save_unsharded(cfg: TrainConfig, step: int, model: nn.Module, world: World) 
     final, tmp = root / f"step{step}-unsharded", root / f"step{step}-unsharded-tmp"
     weights = {}
     for name, param in model_tensors(model).items():
-        whole = param.detach()
-        whole = whole.full_tensor() if isinstance(whole, DTensor) else whole
+        weight = whole(param.detach())
         if world.is_main:
-            weights[name] = whole.cpu()
+            weights[name] = weight.cpu()
 
     def write() -> None:
         for folder in (tmp, final):
@@ -216,21 +210,20 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         raise OLMoCheckpointError(
             f"{folder} holds no optimiser state (it was saved without); set reset_optimizer_state=true to start with a fresh one"
         )
-    tensors, without = {}, []
+    without = []
     for group in optimizer.param_groups:
         for name, param in zip(group["param_names"], group["params"], strict=True):
             if f"optim.state.{name}.exp_avg" not in stored:
                 without.append(name)
                 continue
-            state = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
-            optimizer.state[param] = {key: state[key] for key in STATE_FIELDS}
-            tensors |= {f"optim.state.{name}.{key}": state[key].detach() for key in STATE_FIELDS}
+            moments = {key: torch.zeros_like(param) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[param] = {"step": torch.tensor(0.0), **moments}
     if without:
         raise OLMoCheckpointError(
             f"{folder} holds no optimiser state for {len(without)} of the trained parameters ({', '.join(without[:3])}); "
             "train the same parameters or set reset_optimizer_state=true"
         )
-    load_sharded(folder, tensors)
+    load_sharded(folder, optimizer_tensors(optimizer))
 
 
 def load_trainer_state(folder: Path, world: World) -> dict[str, Any]:
@@ -245,7 +238,7 @@ def load_trainer_state(folder: Path, world: World) -> dict[str, Any]:
         ) from None
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as err:
         raise OLMoCheckpointError(
-            f"{file} cannot be read as trainer state of this package ({str(err).splitlines()[0][:120]}); "
+            f"{file} cannot be read as trainer state of this package ({first_line(err)[:120]}); "
             "take only its weights with --initial_model_checkpoint"
         ) from None
     state["same_world"] = own.is_file() and state["world_size"] == world.size

@@ -4,10 +4,13 @@ Published configs carry more keys than a run of this package has use for (`RETIR
 ignoring them changes nothing, with one line that says so, and refused where it would.
 """
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from olmo.config import BaseConfig, StrEnum, build_config
 from olmo.data.loader import DataLoaderConfig
@@ -44,7 +47,8 @@ class FSDPConfig(BaseConfig):
 
 @dataclass
 class CompilerConfig(BaseConfig):
-    """Arguments of `torch.compile` for the blocks of the language model (CUDA devices only)."""
+    """Arguments of `torch.compile` for what the model config wants compiled: blocks of the language model and of the ViT, the
+    connector (CUDA devices only)."""
 
     mode: str | None = "default"
     """Compile mode."""
@@ -179,11 +183,11 @@ class TrainConfig(BaseConfig):
     speed_monitor: SpeedMonitorConfig = field(default_factory=SpeedMonitorConfig)
     """Throughput numbers."""
     console_log_interval: int = 1
-    """Steps between two log lines (and between two entries of `metrics.jsonl`)."""
+    """Steps between two log lines; `metrics.jsonl` has every step, and the model's own metrics at these."""
     gen1_gc_interval: int | None = 1
     """Collect garbage every so many steps on all ranks at once, instead of whenever Python likes; null = leave it to Python."""
     compile: CompilerConfig | None = None
-    """torch.compile of the language model's blocks; null = off."""
+    """torch.compile of the parts that the model config names; null = off."""
     activation_checkpointing: bool = True
     """Recompute activations in the backward pass where the model config asks for it."""
     fsdp: FSDPConfig = field(default_factory=FSDPConfig)
@@ -213,7 +217,7 @@ class TrainConfig(BaseConfig):
 
     @classmethod
     def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        raw, dropped = _copy(raw), []
+        raw, dropped = copy.deepcopy(raw), []
         for key, rule in RETIRED.items():
             block, name = _parent(raw, key)
             if block is not None and name in block:
@@ -249,6 +253,14 @@ class TrainConfig(BaseConfig):
         """Step at which the loop ends."""
         return self.max_steps if self.stop_at is None else min(self.stop_at, self.max_steps)
 
+    def uses_bf16(self, device: torch.device) -> bool:
+        """Whether this run computes in bf16 on that device."""
+        return self.precision == Precision.amp_bf16 and device.type == "cuda"
+
+    def compiler(self, device: torch.device) -> CompilerConfig | None:
+        """How this run compiles on that device; None = not at all."""
+        return self.compile if device.type == "cuda" else None
+
     def rows_per_rank(self, world_size: int) -> int:
         """Sequences per optimiser step on one rank."""
         rows, rest = divmod(self.global_train_batch_size, world_size)
@@ -265,15 +277,21 @@ class TrainConfig(BaseConfig):
         self.model.build_model(device="meta")  # checks every block of the model config and takes no memory
         self.data.check()
         self.rows_per_rank(world_size)
+        length, limit = self.data.sequence_length, self.model.llm.max_sequence_length
+        if length is not None and length > limit:
+            raise OLMoConfigurationError(f"data.sequence_length {length} is more than model.llm.max_sequence_length {limit}")
         positive = {
             "device_train_microbatch_size": self.device_train_microbatch_size,
             "max_duration": self.max_steps,
             "console_log_interval": self.console_log_interval,
             "speed_monitor.window_size": self.speed_monitor.window_size,
-            "save_interval": 1 if self.save_interval is None else self.save_interval,
+            "save_interval": self.save_interval,
+            "save_interval_ephemeral": self.save_interval_ephemeral,
+            "gen1_gc_interval": self.gen1_gc_interval,
+            "wandb.log_interval": self.wandb.log_interval if self.wandb is not None else None,
         }
         for key, value in positive.items():
-            if value < 1:
+            if value is not None and value < 1:
                 raise OLMoConfigurationError(f"{key}={value}: must be at least 1")
         if self.save_num_checkpoints_to_keep < -1:
             raise OLMoConfigurationError(
@@ -355,10 +373,6 @@ RETIRED = {
     "speed_monitor.gpu_flops_available": _ANY,
 }
 """Published keys that a run of this package does not need, most specific first."""
-
-
-def _copy(value: Any) -> Any:
-    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _parent(raw: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:

@@ -8,7 +8,6 @@ from olmo.batch import Batch
 from olmo.data.loader import TrainLoader, build_train_loader
 from olmo.data.packer import pack_examples
 from olmo.distributed import World
-from olmo.exceptions import OLMoConfigurationError
 from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor
 from olmo.preprocessing.multimodal import ExamplePreprocessor
 from olmo.preprocessing.video import VideoFrames
@@ -20,9 +19,6 @@ def train_preprocessor(cfg: TrainConfig, tokenizer: Tokenizer | None = None) -> 
     """The preprocessor of training, with the configured video reader."""
     video = cfg.model.mm_preprocessor.video
     video.check()
-    if cfg.data.sequence_length is not None and cfg.data.sequence_length > cfg.model.llm.max_sequence_length:
-        limit = cfg.model.llm.max_sequence_length
-        raise OLMoConfigurationError(f"data.sequence_length {cfg.data.sequence_length} is more than model.llm.max_sequence_length {limit}")
     return build_preprocessor(
         cfg.model,
         is_training=True,

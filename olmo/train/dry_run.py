@@ -7,15 +7,16 @@ from rich.console import Console
 from rich.table import Table
 
 from olmo.batch import Batch
+from olmo.data.moving_shapes import is_generated
 from olmo.distributed import World
 from olmo.exceptions import OLMoDataError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.preprocessor import build_llm_tokenizer
 from olmo.nn.flops import FlopCount, flops_for_layout, format_flops
 from olmo.preprocessing.example import dropped_cells
+from olmo.train.build import meta_model
 from olmo.train.config import TrainConfig
 from olmo.train.data import build_loader, synthetic_batch
-from olmo.train.optim import freeze
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,7 @@ log = logging.getLogger(__name__)
 def dry_run(cfg: TrainConfig, world: World, console: Console) -> None:
     """Check the config, build the model on the meta device, take one batch and describe all three."""
     cfg.validate(world.size)
-    model = cfg.model.build_model(device="meta")
-    freeze(model, ft_llm=cfg.ft_llm, ft_vit=cfg.ft_vit, ft_connector=cfg.ft_connector, ft_embedding=cfg.ft_embedding)
+    model = meta_model(cfg)
     batch = take_batch(cfg, world)
     if world.is_main:
         console.print(parameter_table(model))
@@ -39,7 +39,6 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
     tokenizer = build_llm_tokenizer(cfg.model.llm, fallback_tiny=True)
     if tokenizer.fallback_for is not None:
         log.info("the tokenizer %s is not here: the tiny one is used, padded to the same size", tokenizer.fallback_for)
-    cfg.data.check()
     missing = not_generated(cfg)
     if missing is None:
         try:
@@ -52,10 +51,10 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
 
 
 def not_generated(cfg: TrainConfig) -> str | None:
-    """A dry run generates nothing: the name of a generated data set that is not there yet, or None."""
-    folder = cfg.data.moving_shapes.folder() / cfg.data.split
+    """A dry run generates nothing: which generated data set is not there yet, or None."""
     wanted = any(d.dataset_name.startswith("moving_shapes") for group in cfg.data.groups() for d in group.datasets)
-    return "moving_shapes has not been generated yet" if wanted and not (folder / "complete.json").is_file() else None
+    there = not wanted or is_generated(cfg.data.moving_shapes, cfg.data.split)
+    return None if there else "moving_shapes has not been generated yet"
 
 
 def parameter_table(model: ModelBase) -> Table:

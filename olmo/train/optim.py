@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from olmo.config import BaseConfig, StrEnum
+from olmo.distributed import whole
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import GROUPS
 
@@ -173,7 +173,7 @@ def clip_gradients(groups: Iterable[dict], max_norm: float | None) -> dict[str, 
         if not grads:
             continue
         norm = nn.utils.get_total_norm(grads)
-        norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        norms[name] = whole(norm)
         if max_norm is not None:
             nn.utils.clip_grads_with_norm_(params[name], max_norm, norms[name])
     return norms

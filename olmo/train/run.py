@@ -12,7 +12,7 @@ import torch
 
 from olmo.checkpoints import holds_only_weights, match_weights, read_config, select_checkpoint
 from olmo.distributed import World, on_main
-from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
+from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError, OLMoError, first_line
 from olmo.train import build
 from olmo.train.callbacks.checkpointer import Checkpointer
 from olmo.train.callbacks.console import ConsoleLogger
@@ -48,10 +48,14 @@ class Start:
 
 def find_start(cfg: TrainConfig) -> Start:
     """The newest own checkpoint if resuming is allowed, else `load_path`, else `initial_model_checkpoint`, else nothing."""
-    if cfg.allow_resume and Path(cfg.save_folder).is_dir() and existing_steps(cfg.save_folder):
-        folder = select_checkpoint(cfg.save_folder)
-        if not holds_only_weights(folder):
-            return Start(folder, optimizer=not cfg.reset_optimizer_state, trainer=not cfg.reset_trainer_state, resumes=True)
+    own = Path(cfg.save_folder)
+    if cfg.allow_resume and (existing_steps(own) or any(own.glob("step*-unsharded"))):
+        folder = select_checkpoint(own)
+        if holds_only_weights(folder):
+            raise OLMoCheckpointError(
+                f"{folder} holds weights only and cannot be continued; give it as --initial_model_checkpoint with another save_folder"
+            )
+        return Start(folder, optimizer=not cfg.reset_optimizer_state, trainer=not cfg.reset_trainer_state, resumes=True)
     if cfg.load_path is not None:
         folder = select_checkpoint(cfg.load_path)
         start = Start(folder, optimizer=not cfg.reset_optimizer_state, trainer=not cfg.reset_trainer_state)
@@ -65,6 +69,11 @@ def find_start(cfg: TrainConfig) -> Start:
     return Start()
 
 
+def cannot_find_start(err: BaseException) -> OLMoError:
+    """For what goes wrong while looking for a checkpoint and is not worded for the user, such as a folder that may not be read."""
+    return OLMoCheckpointError(f"cannot look for the checkpoint to start from: {type(err).__name__}: {first_line(err)}")
+
+
 def prepare_save_folder(cfg: TrainConfig, start: Start) -> None:
     """Refuse to mix two runs in one folder, and clear what an interrupted save left."""
     root = Path(cfg.save_folder)
@@ -74,7 +83,7 @@ def prepare_save_folder(cfg: TrainConfig, start: Start) -> None:
         )
 
     def clear() -> None:
-        for left in [*root.glob("step*-tmp"), *root.glob("step*-unsharded-tmp")]:
+        for left in list(root.glob("step*-tmp")):
             shutil.rmtree(left)
 
     on_main(clear, cannot_write(root))
@@ -82,10 +91,9 @@ def prepare_save_folder(cfg: TrainConfig, start: Start) -> None:
 
 def compare_configs(cfg: TrainConfig, folder: Path) -> None:
     """Say which parts of the config changed since the checkpoint that the run continues."""
-    saved = read_config(folder)
-    now: dict[str, Any] = TrainConfig.from_dict(saved).asdict()
+    saved = TrainConfig.from_dict(read_config(folder)).asdict()
     current = cfg.asdict()
-    changed = [block for block in ("model", "optimizer", "scheduler", "data") if now[block] != current[block]]
+    changed = [block for block in ("model", "optimizer", "scheduler", "data") if saved[block] != current[block]]
     if changed:
         log.warning("the config differs from that of %s in: %s; the new values are used", folder, ", ".join(changed))
 
@@ -95,13 +103,13 @@ def train(cfg: TrainConfig, world: World, console: Any, command: str = "") -> st
     try:
         return _train(cfg, world, console, command)
     except torch.OutOfMemoryError as err:
-        raise out_of_memory(err) from None
+        raise out_of_memory(err) from err
 
 
 def _train(cfg: TrainConfig, world: World, console: Any, command: str) -> str:
     cfg.validate(world.size)
     probe_save_folder(cfg.save_folder)
-    start = on_main(lambda: find_start(cfg), cannot_write(cfg.save_folder))
+    start = on_main(lambda: find_start(cfg), cannot_find_start)
     if start.folder is not None:
         # Before the data are opened: a checkpoint of another model should not show after minutes of generating videos.
         match_weights(start.folder, cfg.model.build_model(device="meta"))
@@ -143,7 +151,7 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
         *([WandbLogger(cfg.wandb)] if wandb_wanted(cfg.wandb) else []),
         Checkpointer(cfg, protected=None if start.resumes else start.folder),
     ]
-    trainer = Trainer(cfg, model, optimizer, step, loader, callbacks, world)
+    trainer = Trainer(step, loader, callbacks)
     if start.trainer:
         trainer.load_state_dict(load_trainer_state(start.folder, world))
         trainer.resumed = start.resumes

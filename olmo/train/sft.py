@@ -52,7 +52,7 @@ def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namesp
 
 
 def published_defaults() -> dict[str, Any]:
-    """The published launcher's settings where they differ from the defaults of `TrainConfig`."""
+    """What the published launcher sets, also where the defaults of `TrainConfig` say the same."""
     return {
         "run_name": "multitask_train",
         "seed": 6198,

@@ -14,7 +14,7 @@ from torch import nn
 
 from olmo.batch import EXAMPLE_STRIDE, SHARED_PREFIX, Batch
 from olmo.distributed import World, all_reduce_sum
-from olmo.exceptions import OLMoEnvironmentError, OLMoError
+from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, OLMoError, first_line
 from olmo.train.config import TrainConfig
 from olmo.train.optim import clip_gradients
 from olmo.train.scheduler import Scheduler
@@ -32,10 +32,6 @@ class StepResult:
     """`train/*` and `optim/*` values."""
     tokens: int
     """Positions that the language model computed, padding included."""
-    tokens_before: int
-    """Non-padding tokens before pruning."""
-    tokens_after: int
-    """Non-padding tokens after pruning."""
     loss_tokens: int
     """Positions with a loss weight."""
     frames: int
@@ -89,8 +85,8 @@ class TrainStep:
 
     def __init__(self, cfg: TrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Scheduler, world: World):
         self.cfg, self.model, self.optimizer, self.scheduler, self.world = cfg, model, optimizer, scheduler, world
-        compiled = cfg.compile is not None and not cfg.compile.dynamic and world.device.type == "cuda"
-        self.pad_to = cfg.data.sequence_length if compiled else None
+        compiler = cfg.compiler(world.device)
+        self.pad_to = cfg.data.sequence_length if compiler is not None and not compiler.dynamic else None
         """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
 
@@ -102,8 +98,7 @@ class TrainStep:
 
     def forward(self, batch: Batch):
         """The model's loss terms, under autocast on GPUs."""
-        amp = self.world.device.type == "cuda" and self.cfg.precision == "amp_bf16"
-        with torch.autocast("cuda", dtype=torch.bfloat16) if amp else nullcontext():
+        with torch.autocast("cuda", dtype=torch.bfloat16) if self.cfg.uses_bf16(self.world.device) else nullcontext():
             return self.model(batch, compute_loss=True, pad_to=self.pad_to)
 
     def __call__(self, batch: Batch, step: int, wish: Callable[[], bool] = lambda: False) -> StepResult:
@@ -144,10 +139,14 @@ class TrainStep:
         values = dict(zip(_SUMS, packed, strict=False))
         weight, norm_values = packed[len(_SUMS)], packed[len(_SUMS) + 1 :]
         passes = num_micro * self.world.size
-        metrics = {"train/CrossEntropyLoss": values["ce"] / weight if weight else float("nan")}
+        if not weight:
+            raise OLMoDataError(
+                f"step {step}: no row of the global batch has a token with a loss weight, so there is nothing to learn from"
+            )
+        metrics = {"train/CrossEntropyLoss": values["ce"] / weight}
         if self.z_scale:
-            metrics["train/ZLoss"] = self.z_scale * values["z"] / weight if weight else float("nan")
-        metrics["train/Accuracy"] = values["correct"] / weight if weight else float("nan")
+            metrics["train/ZLoss"] = self.z_scale * values["z"] / weight
+        metrics["train/Accuracy"] = values["correct"] / weight
         metrics["train/AuxLoss"] = values["aux"] / passes
         metrics["train/kept_fraction"] = 1 - (values["before"] - values["after"]) / values["cells"] if values["cells"] else 1.0
         metrics |= {
@@ -163,10 +162,6 @@ class TrainStep:
             metrics[f"optim/{name}_grad_norm"] = norm
         for group in self.optimizer.param_groups:
             metrics[f"optim/{group['group_name']}_lr"] = group["lr"]
-        if not weight:
-            raise TrainingDiverged(
-                f"step {step}: no row of the global batch has a token with a loss weight, so there is nothing to learn from"
-            )
         bad = [k for k, v in metrics.items() if v != v or abs(v) == float("inf")]
         if bad:
             raise TrainingDiverged(
@@ -176,8 +171,6 @@ class TrainStep:
         return StepResult(
             metrics=metrics,
             tokens=int(values["tokens"]),
-            tokens_before=int(values["before"]),
-            tokens_after=int(values["after"]),
             loss_tokens=int(values["loss_tokens"]),
             frames=int(values["frames"]),
             examples=int(values["examples"]),
@@ -202,5 +195,5 @@ def out_of_memory(err: torch.OutOfMemoryError) -> OLMoEnvironmentError:
     """The one line that a run prints when the device is too small."""
     return OLMoEnvironmentError(
         "the device ran out of memory; lower --device_batch_size, --seq_len or --model.mm_preprocessor.max_frames "
-        f"({str(err).splitlines()[0].split('. ')[0]})"
+        f"({first_line(err).split('. ')[0]})"
     )

@@ -9,14 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from olmo.batch import Batch
-from olmo.distributed import World
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import random_state, set_random_state
-from olmo.train.config import TrainConfig
 from olmo.train.signals import StopSignals
 from olmo.train.step import StepResult, TrainStep, mean_metrics
 
@@ -44,18 +39,10 @@ class TrainerState:
 class Trainer:
     """Holds the parts of a run; `fit` is the loop."""
 
-    def __init__(
-        self,
-        cfg: TrainConfig,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        train_step: TrainStep,
-        loader: Iterable,
-        callbacks: Sequence[Callback],
-        world: World,
-    ):
-        self.cfg, self.model, self.optimizer, self.train_step = cfg, model, optimizer, train_step
-        self.loader, self.callbacks, self.world = loader, list(callbacks), world
+    def __init__(self, train_step: TrainStep, loader: Iterable, callbacks: Sequence[Callback]):
+        self.train_step, self.loader, self.callbacks = train_step, loader, list(callbacks)
+        self.cfg, self.world = train_step.cfg, train_step.world
+        self.model, self.optimizer = train_step.model, train_step.optimizer
         self.state = TrainerState()
         self.resumed = False
         """Whether this start continues a run in its own save folder."""
@@ -65,9 +52,11 @@ class Trainer:
         """Seconds the current step waited for its batch."""
         self.step_seconds = 0.0
         """Seconds the current step took, waiting included."""
+        self.timed_out = False
+        """Whether the time limit is over; only rank 0 looks."""
         self.stopping: str | None = None
         """Why the run stops before its last step, once all ranks agree on it."""
-        self.last_step = cfg.last_step
+        self.last_step = self.cfg.last_step
 
     # ------------------------------------------------------------------------------------------ state
 
@@ -115,11 +104,11 @@ class Trainer:
         return status
 
     def _loop(self, signals: StopSignals) -> None:
-        started = time.monotonic()
+        started, limit = time.monotonic(), self.cfg.time_limit
 
         def wish() -> bool:
-            timed_out = self.cfg.time_limit is not None and self.world.is_main and time.monotonic() - started > self.cfg.time_limit
-            return signals.received is not None or timed_out
+            self.timed_out = limit is not None and self.world.is_main and time.monotonic() - started > limit
+            return self.timed_out or signals.received is not None
 
         with closing(iter(self.loader)) as batches:
             self._steps(batches, wish, signals)
@@ -135,7 +124,7 @@ class Trainer:
             self.step_seconds = time.monotonic() - before
             self._count(result)
             if result.stop:
-                self.stopping = signals.received or ("another rank's signal" if self.cfg.time_limit is None else "the time limit")
+                self.stopping = signals.received or ("the time limit" if self.timed_out else "another rank's signal")
             self._report(result)
             if self.cfg.gen1_gc_interval is not None and self.state.step % self.cfg.gen1_gc_interval == 0:
                 gc.collect(1)

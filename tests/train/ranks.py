@@ -1,4 +1,4 @@
-"""Running a function in several gloo ranks, each a process of its own."""
+"""The world of one process, and running a function in several gloo ranks, each a process of its own."""
 
 import os
 import socket
@@ -11,6 +11,8 @@ import torch
 import torch.multiprocessing as mp
 
 from olmo.distributed import World, distributed_world
+
+ALONE = World(0, 0, 1, torch.device("cpu"))
 
 
 def run_ranks(count: int, function: Callable[[World, Path, Any], None], folder: Path, argument: Any = None) -> None:

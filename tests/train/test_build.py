@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from olmo.checkpoints import model_tensors
-from olmo.distributed import World
 from olmo.exceptions import OLMoCheckpointError
 from olmo.train.build import load_pretrained
+from tests.train.ranks import ALONE
 from tests.train.tiny_run import model_config
 
-ALONE = World(0, 0, 1, torch.device("cpu"))
 LLM, VIT, SCORER = "transformer.", "vision_backbone.image_vit.", "temporal_token_scorer"
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 import torch
 
 from olmo.checkpoints import load_model, model_tensors, read_config, select_checkpoint
-from olmo.train import build, checkpoint
+from olmo.train import build, checkpoint, run
 from olmo.train.step import TrainStep
-from tests.train.command import CONFIG, launch, records, train, without_times
+from tests.train.command import launch, records, train, without_times
 
 pytestmark = pytest.mark.usefixtures("shapes")
 
@@ -108,16 +109,17 @@ def test_a_signal_saves_and_stops(reference, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_whole_checkpoint(reference, tmp_path, monkeypatch):
-    """Dies in step 5; left over: step3, a half-written step and a torn last line of the metrics."""
+    """Dies in step 5; left over: step3, two half-written steps and a torn last line of the metrics."""
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         at_step(patch, 5, lambda: 1 / 0)
         train(tmp_path, *FULL)
     assert len(records(tmp_path)) == 4
     (tmp_path / "step4-tmp/model_and_optim").mkdir(parents=True)
+    (tmp_path / "step4-unsharded-tmp").mkdir()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "train/Cross')
     assert train(tmp_path, *FULL) == 0
-    assert not (tmp_path / "step4-tmp").exists()
+    assert not list(tmp_path.glob("*-tmp"))
     assert_same_end(reference, tmp_path)
 
 
@@ -175,6 +177,16 @@ def test_two_runs_in_one_folder(tmp_path, capsys):
     assert [r["step"] for r in records(tmp_path)] == [1, 2]
 
 
+def test_weights_alone_cannot_be_continued(tmp_path, capsys):
+    """The newest checkpoint of the folder has no state; nothing is deleted, and nothing starts anew in its place."""
+    words = ("--max_duration=2", "--save_interval=1", "--save_num_checkpoints_to_keep=2", "--save_final_unsharded_checkpoint")
+    assert train(tmp_path, *words) == 0
+    shutil.rmtree(tmp_path / "step2")
+    assert train(tmp_path, *words) == 1
+    assert_one_line(capsys, f"{tmp_path / 'step2-unsharded'} holds weights only and cannot be continued", "--initial_model_checkpoint")
+    assert names(tmp_path) == ["step1", "step2-unsharded"]
+
+
 @pytest.mark.slow
 def test_load_path_and_initial_checkpoint(tmp_path):
     first = tmp_path / "first"
@@ -225,6 +237,19 @@ def assert_one_line(capsys, *parts):
     assert err.count("\n") == 1 and "Traceback" not in err
     for part in parts:
         assert part in err
+
+
+def test_a_failure_while_looking_for_the_start(tmp_path, monkeypatch, capsys):
+    """It is not called one of writing, and --debug shows where it happened."""
+
+    def broken(*args):
+        raise PermissionError(errno.EACCES, "Permission denied", "step3")
+
+    monkeypatch.setattr(run, "existing_steps", broken)
+    assert train(tmp_path) == 1
+    assert_one_line(capsys, "cannot look for the checkpoint to start from: PermissionError", "step3")
+    assert train(tmp_path, "--debug") == 1
+    assert "in broken" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["torch.save", "dcp"])
@@ -327,38 +352,3 @@ def test_metrics_are_valid_json_with_the_published_keys(reference):
     assert expected <= keys
     packed = [r["batch/n_packed"] for r in records(reference)]
     assert max(packed) > 1, "rows of 300 tokens hold more than one example"
-
-
-def test_pretrained_files_replace_fresh_weights(tmp_path, monkeypatch):
-    """`init_path` of language model and ViT; what the files lack keeps its fresh values."""
-    from olmo.distributed import World
-    from olmo.train.config import TrainConfig
-    from olmo.train.sft import build_train_config, parse
-
-    words = [
-        str(CONFIG),
-        "moving_shapes",
-        f"--model.llm.init_path={tmp_path / 'llm.pt'}",
-        f"--model.vision_backbone.vit.init_path={tmp_path / 'vit.pt'}",
-    ]
-    cfg: TrainConfig = build_train_config(*parse([*words, "--use_temporal_video_olmo"]))
-    world = World(0, 0, 1, torch.device("cpu"))
-
-    def model():
-        built = build.build_sharded_model(cfg, world)
-        build.initialise_weights(cfg, built, world)
-        return built
-
-    fresh = {n: p.detach().clone() for n, p in model_tensors(model()).items()}
-    kept = {
-        n
-        for n in fresh
-        if n.endswith("wte.new_embedding") or "temporal_token_scorer" in n or "image_vit" not in n and "vision_backbone" in n
-    }
-    vit = "vision_backbone.image_vit."
-    torch.save({n: p + 1 for n, p in fresh.items() if n.startswith("transformer.") and n not in kept}, tmp_path / "llm.pt")
-    torch.save({n.removeprefix(vit): p + 1 for n, p in fresh.items() if n.startswith(vit) and n not in kept}, tmp_path / "vit.pt")
-    loaded = model()
-    build.load_pretrained(loaded, world)
-    for name, p in model_tensors(loaded).items():
-        assert torch.equal(p, fresh[name] + (name not in kept)), name

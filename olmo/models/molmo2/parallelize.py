@@ -33,7 +33,6 @@ def parallelize_model(
     fsdp_precision: str = "float",
     compile_args: dict[str, Any] | None = None,
     activation_checkpointing: bool = True,
-    reshard_after_forward: bool | None = None,
 ) -> None:
     """Prepare a model (on any device, also meta) for training, in place.
 
@@ -46,7 +45,9 @@ def parallelize_model(
     if compile_args is not None:
         compile_blocks(model, compile_args)
     if mesh is not None:
-        shard(model, mesh, mixed_precision(fsdp_precision, compute_dtype), reshard_after_forward)
+        shard(model, mesh, mixed_precision(fsdp_precision, compute_dtype))
+    # One process too: otherwise a step without pictures would freeze the vision part there, but decay it on several ranks.
+    model.run_vision_without_images = True
 
 
 def checkpoint_activations(model: Molmo2Model) -> None:
@@ -99,12 +100,12 @@ def mixed_precision(fsdp_precision: str, compute_dtype: torch.dtype) -> MixedPre
     return policies[fsdp_precision]
 
 
-def shard(model: Molmo2Model, mesh: DeviceMesh, policy: MixedPrecisionPolicy, reshard_after_forward: bool | None = None) -> None:
+def shard(model: Molmo2Model, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
     """FSDP2 units from the inside out: ViT blocks, scorer, ViT, pooler, projector, backbone, LLM blocks, embedding, head, model."""
 
     def unit(module: nn.Module | list[nn.Module] | None, mp_policy: MixedPrecisionPolicy = policy) -> None:
         if module is not None:
-            fully_shard(module, mesh=mesh, mp_policy=mp_policy, reshard_after_forward=reshard_after_forward)
+            fully_shard(module, mesh=mesh, mp_policy=mp_policy)
 
     if model.vision_backbone is not None:
         backbone = model.vision_backbone
@@ -124,7 +125,6 @@ def shard(model: Molmo2Model, mesh: DeviceMesh, policy: MixedPrecisionPolicy, re
     register_fsdp_forward_method(transformer.wte, "project")
     for method in ("encode_vision", "prefill", "decode_step"):
         register_fsdp_forward_method(model, method)
-    model.run_vision_without_images = True
 
 
 def _scorer(backbone: nn.Module) -> nn.Module | None:

@@ -24,13 +24,14 @@ class Checkpointer(Callback):
         """A checkpoint that this run started from without continuing it: never deleted."""
         self.kept: list[Path] = []
         self.ephemeral: list[Path] = []
-        self.last_saved: int | None = None
+        self.first_save = True
+        """The next save is the first of this run, which may stand in the folder of an older one."""
 
     def on_start(self, trainer) -> None:
         step = trainer.state.step
         if step and trainer.resumed:
             self.kept = [f for f in existing_steps(self.cfg.save_folder) if step_of(f) <= step]
-            self.last_saved = step
+            self.first_save = False
 
     def on_step(self, trainer, result, metrics) -> None:
         cfg, step = self.cfg, trainer.state.step
@@ -56,9 +57,9 @@ class Checkpointer(Callback):
             keep = self.cfg.save_num_checkpoints_to_keep
             if keep > 0:
                 stale, self.kept = [*stale, *self.kept[:-keep]], self.kept[-keep:]
-        if self.last_saved is None:
+        if self.first_save:
             stale = [*stale, *self._of_an_older_run(folder)]
-        self.last_saved = trainer.state.step
+        self.first_save = False
         if trainer.world.is_main:
             for old in stale:
                 if old.is_dir() and old != folder:

@@ -13,15 +13,13 @@ class SpeedMonitor(Callback):
 
     def __init__(self, window_size: int):
         self.window: deque[tuple[float, float, int, int, int]] = deque(maxlen=window_size)
-        self.steps_seen = 0
 
     def on_step(self, trainer, result, metrics) -> None:
         seconds = trainer.step_seconds
-        self.steps_seen += 1
         metrics["throughput/total_tokens"] = trainer.state.tokens
         metrics["throughput/seconds_per_step"] = seconds
         metrics["throughput/data_wait_seconds"] = trainer.data_wait
-        if self.steps_seen > 1:
+        if trainer.steps_done > 1:
             self.window.append((seconds, trainer.data_wait, result.tokens, result.loss_tokens, result.frames))
         entries = self.window or [(seconds, trainer.data_wait, result.tokens, result.loss_tokens, result.frames)]
         total, wait, tokens, loss_tokens, frames = (sum(column) for column in zip(*entries, strict=True))
@@ -32,6 +30,6 @@ class SpeedMonitor(Callback):
         metrics["throughput/device/batches_per_second"] = len(entries) / total
         metrics["throughput/data_wait_fraction"] = wait / total
         metrics["throughput/eta_seconds"] = total / len(entries) * (trainer.last_step - trainer.state.step)
-        if trainer.world.device.type == "cuda" and (self.steps_seen < 3 or trainer.state.step % 10 == 0):
+        if trainer.world.device.type == "cuda" and (trainer.steps_done < 3 or trainer.state.step % 10 == 0):
             metrics["System/Peak GPU Memory (MB)"] = torch.cuda.max_memory_allocated() / 1e6
             torch.cuda.reset_peak_memory_stats()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from olmo.exceptions import missing_package
+from olmo.exceptions import first_line, missing_package
 from olmo.train.callbacks.base import Callback
 from olmo.train.config import WandbConfig
 
@@ -33,7 +33,7 @@ class WandbLogger(Callback):
             return action()
         except Exception as err:  # a broken sink must not end a run
             self.run = None
-            log.warning("wandb is off from here on (%s failed: %s)", what, str(err).splitlines()[0] if str(err) else type(err).__name__)
+            log.warning("wandb is off from here on (%s failed: %s)", what, first_line(err))
             return None
 
     def on_start(self, trainer) -> None:
