@@ -47,8 +47,6 @@ def test_older_files_are_migrated():
     for key in ("mm_rope", "debug"):
         with pytest.raises(OLMoConfigurationError, match=f"llm.{key}"):
             build_model_config(raw(llm=dict(LLM) | {key: True}))
-    with pytest.raises(OLMoConfigurationError, match="no 'llm'"):
-        build_model_config(dict(model_name="video_olmo", d_model=8))
 
 
 def test_two_fractions_must_agree():

@@ -1,6 +1,6 @@
 """The `model` block of Molmo2."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -8,7 +8,8 @@ import torch
 from olmo.config import refuse_set
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import ModelBase, ModelConfig
-from olmo.models.molmo2.preprocessor import Molmo2PreprocessorConfig
+from olmo.models.molmo2.legacy_config import split_flat_config
+from olmo.models.molmo2.preprocessor import GONE_FLAT_KEYS, Molmo2PreprocessorConfig
 from olmo.nn.attention_mask import BiDirectionalAttn
 from olmo.nn.llm_config import LlmConfig
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
@@ -46,7 +47,7 @@ class Molmo2Config(ModelConfig):
         raw = {k: v for k, v in raw.items() if k != "shared_low_high_embedding"}
         refuse_set(raw, ("debug",), "model")
         if "llm" not in raw:
-            raise OLMoConfigurationError("the model block has no 'llm'; files of the first Molmo, with one flat block, cannot be read")
+            raw = split_flat_config(raw, cls._vision_class, cls._preprocessor_class, {f.name for f in fields(cls)}, GONE_FLAT_KEYS)
         blocks = {
             "llm": LlmConfig,
             "vision_backbone": cls._vision_class,

@@ -14,7 +14,7 @@ from olmo.preprocessing.multimodal import ExamplePreprocessor
 from olmo.preprocessing.video import LoadVideo, VideoPreprocessor, VideoPreprocessorConfig
 from olmo.tokenizer import Tokenizer, build_tokenizer
 
-_GONE_FLAT_KEYS = {
+GONE_FLAT_KEYS = {
     "max_crops": 1,
     "periodic_high_res_frame": None,
     "image_padding_mask": False,
@@ -48,7 +48,7 @@ class Molmo2PreprocessorConfig(TextPreprocessorConfig):
         raw.pop("video", None)
         if not raw.keys() - {f.name for f in fields(cls)}:
             return raw
-        for key, allowed in _GONE_FLAT_KEYS.items():
+        for key, allowed in GONE_FLAT_KEYS.items():
             if (value := raw.pop(key, allowed)) != allowed and (value or allowed):
                 raise OLMoConfigurationError(f"mm_preprocessor.{key} {value} of an older config is not supported; it must be {allowed}")
         video = {key: raw.pop(key) for key in video_keys & raw.keys()}
