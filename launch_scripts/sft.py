@@ -1,4 +1,4 @@
-r"""Fine-tune a video model (the Molmo2 name of \`train_image_video_sft.py\`: the same program).
+"""Fine-tune a video model (the Molmo2 name of `train_image_video_sft.py`: the same program).
 
     torchrun --nproc-per-node 8 launch_scripts/sft.py CHECKPOINT MIXTURE [flags] [--key=value ...]
 

@@ -1,4 +1,4 @@
-r"""Fine-tune a video model, with token scoring (\`--use_temporal_video_olmo\`) or without.
+"""Fine-tune a video model, with token scoring (`--use_temporal_video_olmo`) or without.
 
     torchrun --nproc-per-node 8 launch_scripts/train_image_video_sft.py CHECKPOINT MIXTURE [flags] [--key=value ...]
 

@@ -8,7 +8,6 @@ The visual special tokens are not added to the tokenizer file: they are handled 
 import json
 import os
 import re
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from pathlib import Path
 
 from olmo.batch import PAD_ID
 from olmo.config import BaseConfig
-from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
+from olmo.config_files import config_dir
+from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError, first_line
 
 SPECIAL_TOKENS: dict[str, str] = {
     "image_start": "<im_start>",
@@ -56,9 +56,6 @@ class TokenizerConfig(BaseConfig):
     tokenizer_dir: str | None = None
     """A folder to use instead of the identifier (or the cache folder of hub downloads, when it has no tokenizer.json)."""
 
-    def build(self, pad_to: int | None = None, *, fallback_tiny: bool = False) -> "Tokenizer":
-        return build_tokenizer(self, pad_to, fallback_tiny=fallback_tiny)
-
 
 class Tokenizer:
     """Encodes without adding anything by itself; knows the ids of the visual special tokens."""
@@ -68,6 +65,10 @@ class Tokenizer:
     def __init__(self, core, bos_id: int | None, eos_id: int, pad_to: int | None = None, fallback_for: str | None = None):
         """`core`: a `tokenizers.Tokenizer`. `pad_to`: size of the embedding; the special tokens follow it."""
         size = core.get_vocab_size(with_added_tokens=True)
+        if (first := core.token_to_id(SPECIAL_TOKENS["image_start"])) is not None and pad_to in (None, first):
+            # The tokenizer of a Hugging Face folder: already padded, and with the special tokens behind.
+            filler = core.token_to_id("|<EXTRA_TOKENS_0>|")
+            size, pad_to = first if filler is None else filler, first
         if pad_to is not None and pad_to < size:
             raise OLMoConfigurationError(f"the tokenizer has {size} entries, more than the embedding's {pad_to}")
         self._core = core
@@ -164,14 +165,10 @@ def build_tokenizer(cfg: TokenizerConfig, pad_to: int | None = None, *, fallback
 
 def tiny_tokenizer_dir() -> Path:
     """The folder of the tokenizer that comes with the project, in a checkout or in an installed package."""
-    package = Path(__file__).resolve().parent
-    candidates = [
-        base / "tiny_tokenizer" for base in (package.parent / "configs", package / "configs", Path(sys.prefix) / "share/olmo/configs")
-    ]
-    for folder in candidates:
-        if (folder / "tokenizer.json").is_file():
-            return folder
-    raise OLMoEnvironmentError(f"the tiny tokenizer is missing from {candidates[0]}: run scripts/train_tiny_tokenizer.py or reinstall olmo")
+    folder = config_dir() / "tiny_tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        raise OLMoEnvironmentError(f"the tiny tokenizer is missing from {folder}: run scripts/train_tiny_tokenizer.py or reinstall olmo")
+    return folder
 
 
 @lru_cache(maxsize=8)
@@ -235,8 +232,7 @@ def _from_hub(identifier: str, cache_dir: str | None, pad_to: int | None, may_do
     try:
         hub = AutoTokenizer.from_pretrained(identifier, cache_dir=cache_dir)
     except Exception as err:  # the hub raises anything from OSError to its own HTTP errors
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise OLMoEnvironmentError(f"{unavailable}, and cannot be downloaded: {reason[:160]}") from None
+        raise OLMoEnvironmentError(f"{unavailable}, and cannot be downloaded: {first_line(err)[:160]}") from None
     if not hub.is_fast:
         raise OLMoConfigurationError(f"the tokenizer '{identifier}' has no tokenizer.json (a 'fast' tokenizer is needed)")
     if hub.eos_token_id is None:

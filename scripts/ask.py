@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from olmo.exceptions import OLMoCliError
+from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
 from olmo.launch import CommandParser, run_command
 
 
@@ -55,7 +55,10 @@ def main(argv: Sequence[str]) -> int:
     from olmo.inference.show import check_show_path
 
     if args.show:
-        check_show_path(args.show)
+        try:
+            check_show_path(args.show)
+        except OLMoEnvironmentError as err:
+            raise OLMoCliError(f"--show: {err}") from None
     qa = load_with_overrides(select_checkpoint(args.checkpoint), overrides, device=args.device)
     answer = qa.ask(args.video, args.question, max_new_tokens=args.max_new_tokens)
     fewer = 100 * (1 - answer.tokens_after / answer.tokens_before)

@@ -39,6 +39,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--device_batch_size", default=BATCH_PRESETS[0], help=f"questions at a time, or {' or '.join(BATCH_PRESETS)}")
     parser.add_argument("--max_examples", type=int, default=-1, help="questions of each task; -1 = all")
     parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: the task's)")
+    parser.add_argument("--precision", choices=("fp32", "amp_bf16", "bf16"), help="arithmetic (default: amp_bf16 on GPUs, else fp32)")
     parser.add_argument("--num_workers", type=int, default=4, help="data processes per rank; 0 = none (4)")
     parser.add_argument("--eval_name", help="suffix of the result folders")
     parser.add_argument("--save_dir", help="folder for the results instead of the checkpoint's")
@@ -142,7 +143,7 @@ def evaluate_checkpoint(
     qa = None
     results: dict[str, float] = {}
     for task in args.tasks:
-        settings = task_settings(task, args, checkpoint, config, data, precision_of(world.device))
+        settings = task_settings(task, args, checkpoint, config, data, precision_of(world.device, args.precision))
         folder = open_folder(task, args, checkpoint, settings, world)
         content = None if args.overwrite else folder.finished_metrics(args.max_examples)
         content = ranks.from_main(content)
@@ -150,7 +151,7 @@ def evaluate_checkpoint(
             log.info("%s is done already: %s", task.label, folder.path / "metrics.json")
         if content is None:
             ranks.on_main(lambda folder=folder: folder.prepare(args.overwrite))
-            qa = qa or load_with_overrides(checkpoint, model_overrides, device=world.device)
+            qa = qa or load_with_overrides(checkpoint, model_overrides, device=world.device, precision=args.precision)
             dataset = get_dataset(task.name, task.split, moving_shapes=data)
             questions = list_questions(dataset, args.max_examples)
             with ProgressLine(console, task.title, enabled=main) as progress:
@@ -235,14 +236,13 @@ def dry_run(args, model_overrides: Sequence[str], data_overrides: Sequence[str],
 def kept_tokens(config) -> str:
     """Visual tokens of a video of the most frames, before and after pruning."""
     from olmo.batch import MultimodalType, VisualSegment
-    from olmo.inference.show import CellGrid
-    from olmo.models.molmo2.preprocessor import pixel_config
+    from olmo.models.molmo2.preprocessor import video_cells
     from olmo.preprocessing.example import dropped_cells
 
     if config.vision_backbone is None:
         return "it takes no videos"
     video = config.mm_preprocessor.video
-    cells = CellGrid(pixel_config(config.vision_backbone).grid, (video.pooling_h, video.pooling_w)).cells
+    cells = video_cells(config).num_cells
     segment = VisualSegment(MultimodalType.VIDEO, video.max_frames, cells)
     dropped = dropped_cells([segment], *config.mm_preprocessor.pruning(config.vision_backbone.vit))
     total = video.max_frames * cells

@@ -18,10 +18,11 @@ from olmo.batch import Batch, MultimodalType
 from olmo.checkpoints import load_model, select_checkpoint
 from olmo.data.load_video import VideoLoader
 from olmo.data.video_reader import VideoBackend, VideoReaderConfig
-from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
+from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoEnvironmentError
 from olmo.inference.generation import GenerationOutput, SamplingConfig, generate
-from olmo.inference.show import CellGrid, show
-from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor
+from olmo.inference.show import show
+from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor, video_cells
+from olmo.nn.pruning_plan import CellGrid
 from olmo.preprocessing.example import ProcessedExample
 from olmo.preprocessing.video import LoadVideo, VideoFrames
 
@@ -111,9 +112,7 @@ class VideoQA:
     @property
     def grid(self) -> CellGrid:
         """How the cells of a video frame lie on it."""
-        vit, video = self.config.vision_backbone.vit, self.config.mm_preprocessor.video
-        rows, columns = (size // vit.image_patch_size for size in vit.image_default_input_size)
-        return CellGrid((rows, columns), (video.pooling_h, video.pooling_w))
+        return video_cells(self.config)
 
     def ask(self, video: str | Path, question: str, *, max_new_tokens: int = 128, sampling: SamplingConfig | None = None) -> Answer:
         """Answer one question about one video file."""
@@ -159,25 +158,37 @@ class VideoQA:
         return [self.reader.tokenizer.decode(ids).strip() for ids in output.token_ids]
 
 
-def load(path: str | Path, *, device: torch.device | str | None = None, **overrides: Any) -> VideoQA:
+def load(path: str | Path, *, device: torch.device | str | None = None, precision: str | None = None, **overrides: Any) -> VideoQA:
     """Load a checkpoint folder of any format (or a folder of `step<N>` folders) for asking.
 
+    `precision` is fp32, amp_bf16 (autocast; the default on GPUs) or bf16 (weights too, half the memory).
     `overrides` are model settings with `__` for the dots: `load(path, vision_backbone__vit__topk=0.3)`.
     """
     words = [f"{key.replace('__', '.')}={'null' if value is None else value}" for key, value in overrides.items()]
-    return load_with_overrides(select_checkpoint(path), words, device=device)
+    return load_with_overrides(select_checkpoint(path), words, device=device, precision=precision)
 
 
-def load_with_overrides(checkpoint: Path, overrides: Sequence[str] = (), *, device: torch.device | str | None = None) -> VideoQA:
+def load_with_overrides(
+    checkpoint: Path, overrides: Sequence[str] = (), *, device: torch.device | str | None = None, precision: str | None = None
+) -> VideoQA:
     """As `load`, of a checkpoint that has been selected, with overrides written `vision_backbone.vit.topk=0.3`."""
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = load_model(checkpoint, overrides=overrides, device=device)
-    return VideoQA(model, autocast=torch.bfloat16 if precision_of(device) == "amp_bf16" else None)
+    weights, autocast = PRECISIONS[precision_of(device, precision)]
+    model = load_model(checkpoint, overrides=overrides, device=device, dtype=weights)
+    return VideoQA(model, autocast=autocast)
 
 
-def precision_of(device: torch.device) -> str:
-    """In what a device computes answers; an evaluation writes it down, because answers depend on it."""
-    return "amp_bf16" if device.type == "cuda" else "fp32"
+PRECISIONS = {"fp32": (torch.float32, None), "amp_bf16": (torch.float32, torch.bfloat16), "bf16": (torch.bfloat16, None)}
+"""name -> (dtype of the weights, of autocast); see docs/numerics.md."""
+
+
+def precision_of(device: torch.device, wanted: str | None = None) -> str:
+    """In what answers are computed, by default what suits the device; an evaluation writes it down, because answers depend on it."""
+    if wanted is None:
+        return "amp_bf16" if device.type == "cuda" else "fp32"
+    if wanted not in PRECISIONS:
+        raise OLMoConfigurationError(f"precision '{wanted}' is unknown; use {', '.join(PRECISIONS)}")
+    return wanted
 
 
 def usable_device(name: torch.device | str) -> torch.device:

@@ -3,57 +3,33 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
+from olmo.exceptions import OLMoEnvironmentError
+from olmo.nn.pruning_plan import CellGrid
 
 PAPER = np.array([244, 245, 247], dtype=np.float32)
 """Colour towards which dropped cells fade."""
 FRAMES_PER_ROW = 8
 
 
-@dataclass(frozen=True)
-class CellGrid:
-    """How the cells of a frame lie on it: windows of patches, on a grid padded so that the window divides it."""
-
-    patches: tuple[int, int]
-    """Patches of a frame, (rows, columns)."""
-    window: tuple[int, int]
-    """Patches of a cell, (rows, columns)."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Cells of a frame, (rows, columns)."""
-        return -(-self.patches[0] // self.window[0]), -(-self.patches[1] // self.window[1])
-
-    @property
-    def cells(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-    def edges(self, axis: int, pixels: int) -> list[tuple[int, int]]:
-        """Pixel range of each cell along one axis of a picture of that many pixels (padding patches have no pixels)."""
-        count, patches, window = self.shape[axis], self.patches[axis], self.window[axis]
-        before = (count * window - patches) // 2
-        cuts = [min(max(i * window - before, 0), patches) for i in range(count + 1)]
-        at = [round(c * pixels / patches) for c in cuts]
-        return list(zip(at[:-1], at[1:], strict=True))
-
-    def to_pixels(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Spread one value per cell, [C], over a picture, [height, width]."""
-        grid = np.asarray(cells).reshape(self.shape)
-        rows = np.repeat(grid, [b - a for a, b in self.edges(0, height)], axis=0)
-        return np.repeat(rows, [b - a for a, b in self.edges(1, width)], axis=1)
+def to_pixels(cells: np.ndarray, grid: CellGrid, height: int, width: int) -> np.ndarray:
+    """Spread one value per cell, [C], over a picture, [height, width] (missing patches of a padded grid have no pixels)."""
+    x = np.asarray(cells).reshape(grid.shape)
+    for axis, pixels in enumerate((height, width)):
+        edges = np.rint(grid.edges(axis) * pixels / grid.grid[axis]).astype(int)
+        x = np.repeat(x, np.diff(edges), axis=axis)
+    return x
 
 
 def grey_dropped(frame: np.ndarray, keep: np.ndarray, grid: CellGrid) -> np.ndarray:
     """The frame [H, W, 3] uint8 with its dropped cells (keep [C] false) faded to pale grey."""
     height, width = frame.shape[:2]
-    kept = grid.to_pixels(keep, height, width)[..., None]
+    kept = to_pixels(keep, grid, height, width)[..., None]
     grey = frame.astype(np.float32).mean(-1, keepdims=True)
     faded = 0.22 * grey + 0.78 * PAPER
     return np.where(kept, frame, faded.round().astype(np.uint8)).astype(np.uint8)
@@ -64,7 +40,7 @@ def heat_map(frame: np.ndarray, levels: np.ndarray, grid: CellGrid) -> np.ndarra
     import matplotlib
 
     height, width = frame.shape[:2]
-    colour = matplotlib.colormaps["viridis"](grid.to_pixels(levels, height, width))[..., :3] * 255
+    colour = matplotlib.colormaps["viridis"](to_pixels(levels, grid, height, width))[..., :3] * 255
     grey = frame.astype(np.float32).mean(-1, keepdims=True)
     return (0.72 * colour + 0.28 * grey).round().astype(np.uint8)
 
@@ -125,13 +101,13 @@ def film_strip(
                 "kept_view": None if keep is None else as_data_url(grey_dropped(frames[i], keep[i], grid)),
                 "heat": None if levels is None or i == 0 else as_data_url(heat_map(frames[i], levels[i], grid)),
                 "kept": kept,
-                "share": None if kept is None else kept / grid.cells,
+                "share": None if kept is None else kept / grid.num_cells,
             }
         )
     return {
         "rows": [tiles[i : i + FRAMES_PER_ROW] for i in range(0, len(tiles), FRAMES_PER_ROW)],
         "columns": min(FRAMES_PER_ROW, len(tiles)),
-        "cells": grid.cells,
+        "cells": grid.num_cells,
         "has_keep": keep is not None,
         "has_scores": scores is not None,
         "score_range": None if scores is None else score_range(scores),
@@ -148,26 +124,6 @@ def template_environment(*packages: str):
     return Environment(loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def show(answer, path: str | Path, *, video: str = "", question: str = "") -> None:
-    """Write the kept view of an `Answer` to `path`: a page (.html) or a video (.mp4)."""
-    writers = {".html": write_html, ".mp4": write_mp4}
-    path = Path(path)
-    check_show_path(path)
-    try:
-        writers[path.suffix.lower()](answer, path, video, question)
-    except OSError as err:
-        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
-
-
-def check_show_path(path: str | Path) -> None:
-    """Refuse a name that `show` cannot write, before any work is done."""
-    path = Path(path)
-    if path.suffix.lower() not in (".html", ".mp4"):
-        raise OLMoCliError(f"--show {path}: the name must end in .html or .mp4")
-    if not path.resolve().parent.is_dir():
-        raise OLMoCliError(f"--show {path}: there is no folder {path.resolve().parent}")
-
-
 def write_html(answer, path: Path, video: str, question: str) -> None:
     strip = film_strip(answer.frames, answer.timestamps, answer.keep_cells, answer.scores, answer.grid)
     page = template_environment().get_template("kept.html.j2")
@@ -179,7 +135,8 @@ def write_mp4(answer, path: Path, video: str, question: str) -> None:
     import av
 
     side = 256
-    panels = [_panels(answer, i, side) for i in range(len(answer.frames))]
+    levels = None if answer.scores is None else score_levels(answer.scores)
+    panels = [_panels(answer, i, levels, side) for i in range(len(answer.frames))]
     height, width = (n - n % 2 for n in panels[0].shape[:2])
     times = np.asarray(answer.timestamps, dtype=float)
     typical = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
@@ -195,8 +152,8 @@ def write_mp4(answer, path: Path, video: str, question: str) -> None:
         container.mux(stream.encode())
 
 
-def _panels(answer, i: int, height: int) -> np.ndarray:
-    """One picture of the output video: frame, kept view and heat map side by side."""
+def _panels(answer, i: int, levels: np.ndarray | None, height: int) -> np.ndarray:
+    """One picture of the output video: frame, kept view and heat map (of `levels` [F, C]) side by side."""
     from PIL import Image
 
     frame = answer.frames[i]
@@ -206,8 +163,31 @@ def _panels(answer, i: int, height: int) -> np.ndarray:
     views = [frame]
     if answer.keep_cells is not None:
         views.append(grey_dropped(frame, answer.keep_cells[i], answer.grid))
-    if answer.scores is not None:
+    if levels is not None:
         heat = frame.mean(-1, keepdims=True).repeat(3, -1).astype(np.uint8)
-        views.append(heat if i == 0 else heat_map(frame, score_levels(answer.scores)[i], answer.grid))
+        views.append(heat if i == 0 else heat_map(frame, levels[i], answer.grid))
     gap = np.full((height, 8, 3), 255, dtype=np.uint8)
     return np.concatenate([v for view in views for v in (gap, view)][1:], axis=1)
+
+
+WRITERS = {".html": write_html, ".mp4": write_mp4}
+"""Ending of a file's name -> what writes it."""
+
+
+def show(answer, path: str | Path, *, video: str = "", question: str = "") -> None:
+    """Write the kept view of an `Answer` to `path`: a page (.html) or a video (.mp4)."""
+    path = Path(path)
+    check_show_path(path)
+    try:
+        WRITERS[path.suffix.lower()](answer, path, video, question)
+    except OSError as err:
+        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
+
+
+def check_show_path(path: str | Path) -> None:
+    """Refuse a name that `show` cannot write, before any work is done."""
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise OLMoEnvironmentError(f"cannot write {path}: the name must end in {' or '.join(WRITERS)}")
+    if not path.resolve().parent.is_dir():
+        raise OLMoEnvironmentError(f"cannot write {path}: there is no folder {path.resolve().parent}")

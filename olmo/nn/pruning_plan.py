@@ -75,14 +75,15 @@ class CellGrid:
             return None
         return self.split(torch.ones(1, self.num_patches, 1, device=device))[0, :, :, 0] > 0
 
+    def edges(self, axis: int) -> np.ndarray:
+        """Patch at which every cell begins along an axis, and the end of the last one: [cells + 1]."""
+        cuts = np.arange(self.shape[axis] + 1) * self.window[axis] - self.before[axis]
+        return np.clip(cuts, 0, self.grid[axis])
+
     @cached_property
     def sizes(self) -> np.ndarray:
         """Patches of every cell, [C]."""
-        per_axis = []
-        for count, side, before, length in zip(self.shape, self.window, self.before, self.grid, strict=True):
-            edges = np.clip(np.arange(count + 1) * side - before, 0, length)
-            per_axis.append(np.diff(edges))
-        return np.outer(*per_axis).flatten()
+        return np.outer(np.diff(self.edges(0)), np.diff(self.edges(1))).flatten()
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,3 @@ class ProcessedExample:
         if np.isin(self.input_tokens[end:], list(vision_ids)).any():
             return "vision"
         return None if (self.loss_masks[:end] > 0).any() else "answer"
-
-    def num_tokens_after(self, topk: float, prune_from_frame: int = 0) -> int:
-        """Tokens left when the fraction `topk` of every video's cells is removed (for settings other than the model's own)."""
-        return self.num_tokens - dropped_cells(self.segments, topk, prune_from_frame)

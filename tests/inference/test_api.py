@@ -40,7 +40,7 @@ def test_answer_tells_what_was_kept(answer):
     budget = pruning_budget(8, 9, 0.5)
     assert answer.tokens_before - answer.tokens_after == budget == (~answer.keep_cells).sum()
     assert answer.frames.shape == (8, 126, 126, 3) and answer.timestamps.shape == (8,)
-    assert answer.keep_cells.shape == answer.scores.shape == (8, 9) == (8, answer.grid.cells)
+    assert answer.keep_cells.shape == answer.scores.shape == (8, 9) == (8, answer.grid.num_cells)
     assert answer.keep_cells[0].all()
 
 

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
-from olmo.inference.show import CellGrid, check_show_path, film_strip, grey_dropped, heat_map, score_levels, score_range, show
+from olmo.exceptions import OLMoEnvironmentError
+from olmo.inference.show import check_show_path, film_strip, grey_dropped, heat_map, score_levels, score_range, show, to_pixels
+from olmo.nn.pruning_plan import CellGrid
 from olmo.preprocessing.pooling import pooling_index
 
 
@@ -17,8 +18,8 @@ def an_answer(frames: int = 5, size: tuple[int, int] = (40, 64), keep: bool = Tr
         text="<b>red</b>",
         frames=rng.integers(0, 255, (frames, *size, 3), dtype=np.uint8),
         timestamps=np.arange(frames) * 0.5,
-        keep_cells=rng.random((frames, grid.cells)) < 0.5 if keep else None,
-        scores=rng.random((frames, grid.cells)) if keep else None,
+        keep_cells=rng.random((frames, grid.num_cells)) < 0.5 if keep else None,
+        scores=rng.random((frames, grid.num_cells)) if keep else None,
         grid=grid,
         tokens_before=100,
         tokens_after=60,
@@ -32,8 +33,8 @@ def test_cells_lie_where_their_patches_lie(patches):
     grid = CellGrid(patches, (3, 3))
     index = pooling_index(np.arange(patches[0] * patches[1]).reshape(patches), 3, 3)
     assert index.shape[:2] == grid.shape
-    spread = grid.to_pixels(np.arange(grid.cells), patches[0] * 5, patches[1] * 4)
-    for cell, members in enumerate(index.reshape(grid.cells, -1)):
+    spread = to_pixels(np.arange(grid.num_cells), grid, patches[0] * 5, patches[1] * 4)
+    for cell, members in enumerate(index.reshape(grid.num_cells, -1)):
         for patch in members[members >= 0]:
             row, column = divmod(int(patch), patches[1])
             assert (spread[5 * row : 5 * row + 5, 4 * column : 4 * column + 4] == cell).all()
@@ -107,9 +108,9 @@ def test_video_holds_every_frame_for_its_time(tmp_path):
 
 
 def test_paths_that_cannot_be_shown(tmp_path):
-    with pytest.raises(OLMoCliError, match=r"must end in .html or .mp4"):
+    with pytest.raises(OLMoEnvironmentError, match=r"must end in .html or .mp4"):
         check_show_path(tmp_path / "kept.png")
-    with pytest.raises(OLMoCliError, match="there is no folder"):
+    with pytest.raises(OLMoEnvironmentError, match="there is no folder"):
         check_show_path(tmp_path / "nowhere" / "kept.html")
     (tmp_path / "kept.html").mkdir()
     with pytest.raises(OLMoEnvironmentError, match="cannot write"):

@@ -90,4 +90,4 @@ def test_dropped_cells_are_those_of_videos_only():
     )
     assert dropped_cells(segments, 0.5) == 324
     assert dropped_cells(segments, 0.0) == 0
-    assert example(4, 4).num_tokens_after(0.5) == 20 - 8
+    assert dropped_cells(example(4, 4).segments, 0.5) == 8

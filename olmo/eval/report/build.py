@@ -12,7 +12,8 @@ import numpy as np
 from olmo.eval.metrics import IS_CORRECT, METRICS, Score, paired_difference
 from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
-from olmo.inference.show import CellGrid, film_strip, template_environment
+from olmo.inference.show import film_strip, template_environment
+from olmo.nn.pruning_plan import CellGrid
 
 OVERALL = ("average", "all")
 """Keys of a score table that are not question types."""

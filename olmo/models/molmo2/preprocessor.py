@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from olmo.exceptions import OLMoConfigurationError
+from olmo.nn.pruning_plan import CellGrid, cell_grid
 from olmo.preprocessing.collator import Collator
 from olmo.preprocessing.crops import ImagePreprocessor, MultiCropConfig
 from olmo.preprocessing.example import dropped_cells
@@ -81,6 +82,12 @@ def pixel_config(vision_backbone: Any) -> PixelConfig:
         vision_backbone.normalize_on_gpu,
         vit.pad_value,
     )
+
+
+def video_cells(model_config: Any) -> CellGrid:
+    """How the cells of a video frame lie on it."""
+    video = model_config.mm_preprocessor.video
+    return cell_grid(model_config.vision_backbone.vit.grid, (video.pooling_h, video.pooling_w))
 
 
 def build_preprocessor(
