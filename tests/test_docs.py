@@ -98,6 +98,12 @@ def check_generator(command: str, tmp_path: Path) -> None:
     MovingShapesConfig().with_overrides(parse_overrides(program_words(command)[1]))
 
 
+def check_numerics(command: str, tmp_path: Path) -> None:
+    from scripts.compare_numerics import parse
+
+    assert parse(program_words(command)[1]).size == "4b"
+
+
 def check_file(command: str, tmp_path: Path) -> None:
     """`python -m pytest FILE`: the file is there."""
     assert (REPO / shlex.split(command)[-1]).is_file()
@@ -109,6 +115,7 @@ CHECKS = [
     (r"(torchrun --nproc-per-node \d+|python) launch_scripts/eval_molmo2\.py .*", check_eval),
     (r"python scripts/ask\.py .*", check_ask),
     (r"python scripts/readme_picture\.py .*", check_picture),
+    (r"python scripts/compare_numerics\.py .*", check_numerics),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"\.venv/bin/python -m pytest \S+", check_file),
 ]

@@ -93,6 +93,15 @@ def test_scores_do_not_tie(mode):
     assert len(scores.bfloat16().unique()) < 0.8 * len(scores)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_kept_is_allowed_by_rounded_scores(mode):
+    """Rounding keeps order, so no cell leaves whose score, rounded to bf16, is higher than that of one that stays."""
+    with torch.no_grad(), cast(mode):
+        vision = model_in(mode)(builders.batch([Example(40)]), logits="last").vision
+    scores, keep = vision.scores[1:].bfloat16().flatten(), vision.keep_rows[0].view(40, -1)[1:].flatten()
+    assert scores[~keep].max() <= scores[keep].min() and 0 < keep.sum() < keep.numel()
+
+
 def test_the_bias_keeps_its_small_differences(monkeypatch):
     """Where attention is in bf16 the bias travels as two numbers, so that it is finer than bf16. Seen to fail with the first alone."""
     keys, given, original = [], [], attention.append_key_bias
