@@ -3,7 +3,6 @@
 All of these take the checkpoint itself: what the user names goes through `select_checkpoint` once, in the command.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,8 @@ from olmo.checkpoints.finding import HF_CONFIG, NATIVE_CONFIG, format_of
 from olmo.checkpoints.fit import initialise, match_weights, read_weights
 from olmo.checkpoints.source import open_weights
 from olmo.config import read_yaml
-from olmo.exceptions import OLMoCheckpointError, first_line
+from olmo.exceptions import OLMoCheckpointError
+from olmo.safetensors_files import SafetensorsFiles
 from olmo.weights import SCORER, is_scorer
 
 log = logging.getLogger(__name__)
@@ -29,25 +29,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The raw settings of a checkpoint as `config.yaml` has them; at least the block `model`."""
     folder = Path(folder)
     if format_of(folder) == "huggingface":
-        from olmo.hf_model.config import from_hf_config
+        from olmo.hf_model.source import read_json, read_model_block
 
-        written = _read_json(folder / HF_CONFIG)
-        raw = from_hf_config(written)
+        written = read_json(folder / HF_CONFIG)
+        raw = {"model": read_model_block(folder, written)}
     else:
         raw = written = read_yaml(folder / NATIVE_CONFIG)
         if not isinstance(raw.get("model"), dict):
             raise OLMoCheckpointError(f"{folder / NATIVE_CONFIG} has no block 'model'")
     return raw | {"model": with_pruning(folder, raw["model"], written)}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(file.read_bytes())
-    except (OSError, ValueError) as err:
-        raise OLMoCheckpointError(f"{file} cannot be read as JSON: {first_line(err)}") from err
-    if not isinstance(raw, dict):
-        raise OLMoCheckpointError(f"{file} must hold a mapping of config keys, not {type(raw).__name__}")
-    return raw
 
 
 def with_pruning(folder: Path, model: dict[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +74,9 @@ def _log_once(line: str) -> None:
 def _has_scorer(folder: Path) -> bool:
     """Whether there is a scorer among the weights; those that cannot be opened are complained of when they are loaded."""
     with suppress(OLMoCheckpointError):
-        return any(is_scorer(name) for name in open_weights(folder).shapes)
+        # A Hugging Face folder is opened as mere files: as weights, its two large matrices are compared.
+        names = SafetensorsFiles(folder).shapes if format_of(folder) == "huggingface" else open_weights(folder).shapes
+        return any(is_scorer(name) for name in names)
     return False
 
 

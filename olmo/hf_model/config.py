@@ -169,11 +169,10 @@ def _check_expressible(config: Molmo2Config) -> None:
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def from_hf_config(raw: Mapping[str, Any], *, processor: Mapping[str, Any] | None = None, pruned: bool | None = None) -> dict[str, Any]:
+def from_hf_config(raw: Mapping[str, Any], *, processor: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`{"model": {...}}` as in a `config.yaml`.
 
-    `processor`: the folder's processor settings, where it has some. `pruned`: whether its weights include the token scorer (None
-    = the config decides). Weight tying is set (the files say whether it is so, see `HuggingFaceWeights.tied`).
+    `processor`: the folder's processor settings, where it has some. Weight tying is set to true: only the weights can say.
     """
     if isinstance(raw.get(OWN_BLOCK), Mapping):
         return {"model": dict(raw[OWN_BLOCK])}
@@ -184,13 +183,13 @@ def from_hf_config(raw: Mapping[str, Any], *, processor: Mapping[str, Any] | Non
     text, adapter = _block(raw, "text_config"), _block(raw, "adapter_config")
     vision = _block(raw, "vision_config" if "vision_config" in raw else "vit_config")
     pruning = dict(_find_pruning(raw))
-    pruned = bool(pruning) or raw.get("model_type") == PRUNED_MODEL_TYPE if pruned is None else pruned
+    pruned = bool(pruning) or raw["model_type"] == PRUNED_MODEL_TYPE
     model = {
         "model_name": "temporal_video_olmo" if pruned else "video_olmo",
         "bi_directional_attn": "image_tokens",
         "llm": _llm(text),
         "vision_backbone": {
-            "vit": _vit(vision, adapter) | (pruning if pruned else {}),
+            "vit": _vit(vision, adapter) | pruning,
             "vit_layers": list(adapter.get("vision_feature_layer", adapter.get("vit_layers", []))),
             "pooling_attention_mask": adapter.get("pooling_attention_mask", True),
             "image_feature_dropout": adapter.get("image_feature_dropout", 0.0),

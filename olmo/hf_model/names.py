@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from olmo.exceptions import OLMoCheckpointError
 from olmo.weights import scorer_name
 
 EMBEDDING, NEW_EMBEDDING, HEAD = "transformer.wte.embedding", "transformer.wte.new_embedding", "transformer.ff_out.weight"
@@ -107,8 +108,11 @@ def correspondence(stored: Iterable[str], embedding_rows: int) -> tuple[dict[str
         ours = (EMBEDDING, 0) if name == FUSED_EMBEDDING else our_name(name)
         if ours is None:
             unknown.append(name)
-        else:
-            parts.setdefault(ours[0], {})[ours[1]] = name
+            continue
+        others = parts.setdefault(ours[0], {})
+        if ours[1] in others:
+            raise OLMoCheckpointError(f"the weights {others[ours[1]]} and {name} would both be {ours[0]}")
+        others[ours[1]] = name
     table = {ours: Stored(tuple(names[i] for i in sorted(names))) for ours, names in parts.items()}
     if EMBEDDING in table:
         names = table[EMBEDDING].names + (table[NEW_EMBEDDING].names if NEW_EMBEDDING in table else ())
