@@ -41,6 +41,9 @@ class WeightSource(ABC):
     def read(self, name: str) -> Tensor:
         """One whole tensor on the CPU, in its stored dtype; it may be a view of the mapped file and must not be written to."""
 
+    def num_bytes(self, name: str) -> int:
+        return torch.Size(self.shapes[name]).numel() * self.dtypes[name].itemsize
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Fill tensors in place: any dtype and device, whole or DTensor.
 

@@ -34,7 +34,7 @@ ALLOWED = {
     "model_configs": {"models", "nn", "preprocessing", "tokenizer"},
     "hf_model": {"models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "checkpoints": {"hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
-    "convert": {"checkpoints", "hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
+    "convert": {"launch", "checkpoints", "hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "launch": {"checkpoints"},  # what the programs share; the commands in train and eval use it
     "inference": {"models", "model_configs", "checkpoints", "preprocessing", "data", "nn", "tokenizer"},
     "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer"},

@@ -23,6 +23,7 @@ from olmo.convert.torch_file import write_torch_file
 from olmo.exceptions import OLMoCheckpointError, OLMoCliError
 from olmo.nn.image_vit import VitConfig
 from olmo.nn.llm_config import LlmConfig
+from olmo.weights import WeightSource
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,10 @@ class Prepared:
         return {key: str(value) if isinstance(value, StrEnum) else value for key, value in differing.items()}
 
 
-class PretrainedWeights:
-    """The stored tensors of a folder as ours, made one at a time."""
+class PretrainedWeights(WeightSource):
+    """The stored tensors of a folder as ours, made one at a time in fp32."""
+
+    format = "huggingface"
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
         """`name`: a named part that the folder must hold; by default whatever it holds."""
@@ -80,6 +83,7 @@ class PretrainedWeights:
         except OLMoCheckpointError as err:
             raise OLMoCheckpointError(f"{folder} cannot be converted: {err}") from err
         self.shapes = {ours: recipe.shape(self._files.shapes) for ours, recipe in self._recipes.items()}
+        self.dtypes = dict.fromkeys(self.shapes, torch.float32)
         self._check()
 
     def _make_recipes(self, found: LlmConfig | VitConfig, extra: int) -> dict[str, Recipe]:
@@ -96,7 +100,7 @@ class PretrainedWeights:
         """Every tensor of our module is made, in its shape, and nothing else."""
         compare_shapes(f"what {self.folder} holds", self.shapes, _module_shapes(self.config), set())
         if isinstance(self.config, LlmConfig) and self.config.weight_tying and "lm_head.weight" in self._files.shapes:
-            if not torch.equal(self._files.read("lm_head.weight"), self.read("transformer.wte.embedding")):
+            if not torch.equal(self._files.read("lm_head.weight").float(), self.read("transformer.wte.embedding")):
                 raise OLMoCheckpointError(f"{self.folder} ties output and embedding in its config, but its two tables differ")
         if isinstance(self.config, LlmConfig) and (self.folder / "tokenizer.json").is_file():
             from tokenizers import Tokenizer
@@ -109,7 +113,7 @@ class PretrainedWeights:
                 )
 
     def read(self, name: str) -> Tensor:
-        return self._recipes[name].make(self._files.read)
+        return self._recipes[name].make(self._files.read).float()
 
     @property
     def num_parameters(self) -> int:
@@ -151,7 +155,6 @@ def prepare(name: str, *, source: str | None = None, data_dir: Path, cache_dir: 
     log.info("%s: %d tensors, %s parameters", folder, len(weights.shapes), f"{weights.num_parameters:,}")
     size = 4 * weights.num_parameters
     with atomic_output(file, size) as tmp, progress_bar(f"writing {file.name}", size) as done:
-        dtypes = dict.fromkeys(weights.shapes, torch.float32)
-        write_torch_file(tmp, weights.shapes, dtypes, lambda n: weights.read(n).float(), done)
+        write_torch_file(tmp, weights, done)
         sync(tmp)
     return Prepared(file, weights.config, len(weights.shapes), weights.num_parameters)

@@ -5,16 +5,18 @@ zip: a pickle that says which tensor has which shape, and one uncompressed entry
 in the order of the entries, while every tensor is read only when its turn comes.
 """
 
+import io
 import pickle
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from olmo.exceptions import OLMoCheckpointError
+from olmo.weights import WeightSource
 
 ALIGNMENT = 64
 """Bytes to which torch aligns the data of every tensor, so that mapped files can be used as they are."""
@@ -55,27 +57,23 @@ class _Pickler(pickle.Pickler):
         return obj.persistent_id if isinstance(obj, _Storage) else None
 
 
-def write_torch_file(
-    path: Path,
-    shapes: Mapping[str, tuple[int, ...]],
-    dtypes: Mapping[str, torch.dtype],
-    read: Callable[[str], torch.Tensor],
-    done: Callable[[int], None],
-) -> None:
-    """Write what `torch.save({name: read(name), ...}, path)` would; `done` is called with the bytes of every piece."""
-    unknown = {dtype for dtype in dtypes.values() if dtype not in _STORAGES}
+def write_torch_file(path: Path, weights: WeightSource, done: Callable[[int], None]) -> None:
+    """Write what `torch.save` of a mapping of names to tensors would; `done` is called with the bytes of every piece."""
+    unknown = {dtype for dtype in weights.dtypes.values() if dtype not in _STORAGES}
     if unknown:
-        raise OLMoCheckpointError(f"model.pt cannot hold {', '.join(map(str, unknown))}; convert with --dtype or to safetensors")
-    storages = {name: _Storage(str(i), dtypes[name], torch.Size(shape).numel()) for i, (name, shape) in enumerate(shapes.items())}
+        raise OLMoCheckpointError(f"{path.name} cannot hold {', '.join(map(str, unknown))}; convert with --dtype or to safetensors")
+    tensors = {
+        name: _Tensor(_Storage(str(i), weights.dtypes[name], torch.Size(shape).numel()), tuple(shape))
+        for i, (name, shape) in enumerate(weights.shapes.items())
+    }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        _write_entry(archive, "data.pkl", [_pickled({name: _Tensor(storages[name], shape) for name, shape in shapes.items()})])
+        _write_entry(archive, "data.pkl", [_pickled(tensors)])
         _write_entry(archive, "byteorder", [sys.byteorder.encode()])
-        for i, name in enumerate(shapes):
-            tensor = read(name)
-            if tuple(tensor.shape) != tuple(shapes[name]) or tensor.dtype != dtypes[name]:
-                raise AssertionError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtypes[name]} {shapes[name]}")
-            raw = tensor_bytes(tensor)
+        for i, name in enumerate(weights.shapes):
+            raw = tensor_bytes(weights.read(name))
+            assert len(raw) == weights.num_bytes(name), f"{name} has {len(raw)} bytes, not {weights.num_bytes(name)}"
             _write_entry(archive, f"data/{i}", [raw[start : start + _CHUNK] for start in range(0, len(raw), _CHUNK)], done)
+            del raw  # before the next one is read
         _write_entry(archive, "version", [b"3\n"])
 
 
@@ -86,8 +84,6 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def _pickled(state: dict[str, _Tensor]) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=2).dump(state)
     return buffer.getvalue()
