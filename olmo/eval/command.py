@@ -5,14 +5,14 @@ import difflib
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from olmo.config import parse_overrides
 from olmo.eval.progress import ProgressLine
-from olmo.eval.ranks import Ranks
 from olmo.eval.tasks import BATCH_PRESETS, GROUPS, TASKS, Task, parse_batch_size, resolve_tasks
-from olmo.exceptions import OLMoCliError, OLMoDataError
+from olmo.exceptions import OLMoCliError, OLMoDataError, OLMoEnvironmentError, first_line
+from olmo.launch import CommandParser
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,8 @@ Every other word sets a key of the checkpoint's model (--model.vision_backbone.v
 """
 
 
-def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Evaluate checkpoints on video tasks. Run it with torchrun, or with python for one process.",
-        epilog=EPILOG,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.error = _raise_cli_error
+def build_parser(prog: str | None = None) -> CommandParser:
+    parser = CommandParser(prog, "Evaluate checkpoints on video tasks. Run it with torchrun, or with python for one process.", EPILOG)
     parser.add_argument("checkpoint", nargs="*", help="checkpoint folders, evaluated one after another")
     parser.add_argument("--tasks", "--mode", default="video", help="comma list of groups and task[:split] (video)")
     parser.add_argument("--device_batch_size", default=BATCH_PRESETS[0], help=f"questions at a time, or {' or '.join(BATCH_PRESETS)}")
@@ -51,15 +44,15 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _raise_cli_error(message: str) -> None:
-    raise OLMoCliError(message)
-
-
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str], list[str]]:
     """(flags, overrides of the model, overrides of the data); task names and sizes are checked here."""
-    args, rest = build_parser(prog).parse_known_args(list(argv))
+    args, overrides = build_parser(prog).parse_with_overrides(argv)
     if args.list_tasks:
         return args, [], []
+    if unknown := [o.partition("=")[0] for o in overrides if not o.startswith(OVERRIDES)]:
+        near = difflib.get_close_matches(unknown[0], [a.dest for a in build_parser()._actions], n=1)
+        hint = f"did you mean '--{near[0]}'?" if near else f"overrides start with {' or '.join(f'--{p}' for p in OVERRIDES)}"
+        raise OLMoCliError(f"unknown option '--{unknown[0]}'; {hint}")
     if not args.checkpoint:
         raise OLMoCliError("name at least one checkpoint folder")
     if args.max_examples == 0 or args.max_examples < -1:
@@ -71,12 +64,7 @@ def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namesp
     args.tasks = resolve_tasks(args.tasks)
     args.device_batch_size = parse_batch_size(args.device_batch_size)
     args.max_examples = None if args.max_examples == -1 else args.max_examples
-    overrides = parse_overrides(rest)
     model, data = ([o.removeprefix(p) for o in overrides if o.startswith(p)] for p in OVERRIDES)
-    if unknown := [o.partition("=")[0] for o in overrides if not o.startswith(OVERRIDES)]:
-        near = difflib.get_close_matches(unknown[0], [a.dest for a in build_parser()._actions], n=1)
-        hint = f"did you mean '--{near[0]}'?" if near else f"overrides start with {' or '.join(f'--{p}' for p in OVERRIDES)}"
-        raise OLMoCliError(f"unknown option '--{unknown[0]}'; {hint}")
     return args, model, data
 
 
@@ -114,29 +102,30 @@ def run(args: argparse.Namespace, model_overrides: Sequence[str], data_overrides
     import torch
 
     from olmo.checkpoints import select_checkpoint
+    from olmo.eval.ranks import patient_group
 
     check_available(args.tasks)
     checkpoints = [select_checkpoint(c) for c in args.checkpoint]  # a typing error in the last one should not show after hours
     results: dict[str, float] = {}
-    with Ranks(world) as ranks:
+    with patient_group(world) as group:
         for checkpoint in checkpoints:
-            results = evaluate_checkpoint(checkpoint, args, model_overrides, data_overrides, ranks, console)
+            results = evaluate_checkpoint(checkpoint, args, model_overrides, data_overrides, world, group, console)
             if torch.cuda.is_available():  # the model is gone only now; the next one needs its memory
                 torch.cuda.empty_cache()
     return results
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], ranks: Ranks, console
+    checkpoint: Path, args, model_overrides: Sequence[str], data_overrides: Sequence[str], world, group, console
 ) -> dict[str, float]:
-    """All tasks on one checkpoint. The model is loaded only if something is left to ask."""
+    """All tasks on one checkpoint; the ranks talk through `group`. The model is loaded only if something is left to ask."""
     from olmo.checkpoints import load_config
     from olmo.data.catalogue import get_dataset
+    from olmo.distributed import broadcast_object, gather_objects, on_main
     from olmo.eval.questions import list_questions
     from olmo.eval.runner import answer_questions, finish, format_scores
     from olmo.inference.api import load_with_overrides, precision_of
 
-    world = ranks.world
     main = world.rank == 0
     config = load_config(checkpoint, model_overrides)
     data = moving_shapes_config(checkpoint, data_overrides)
@@ -146,11 +135,11 @@ def evaluate_checkpoint(
         settings = task_settings(task, args, checkpoint, config, data, precision_of(world.device, args.precision))
         folder = open_folder(task, args, checkpoint, settings, world)
         content = None if args.overwrite else folder.finished_metrics(args.max_examples)
-        content = ranks.from_main(content)
+        content = broadcast_object(content, group)
         if content is not None and main:
             log.info("%s is done already: %s", task.label, folder.path / "metrics.json")
         if content is None:
-            ranks.on_main(lambda folder=folder: folder.prepare(args.overwrite))
+            on_main(partial(folder.prepare, args.overwrite), partial(cannot_prepare, folder.path), group)
             qa = qa or load_with_overrides(checkpoint, model_overrides, device=world.device, precision=args.precision)
             dataset = get_dataset(task.name, task.split, moving_shapes=data)
             questions = list_questions(dataset, args.max_examples)
@@ -164,7 +153,7 @@ def evaluate_checkpoint(
                     num_workers=args.num_workers,
                     progress=progress,
                 )
-            everyone = ranks.gather(answered)
+            everyone = gather_objects(answered, group)
             if main:
                 extra = {"eval_config": settings | {"device_batch_size": task.batch_size(args.device_batch_size), "ranks": world.size}}
                 extra |= {"model_config": settings["model"], "max_examples": args.max_examples}
@@ -175,6 +164,11 @@ def evaluate_checkpoint(
             log.info("  %s", folder.path)
             results |= {f"{task.name}/{name}": value for name, value in content["metrics"].items()}
     return results
+
+
+def cannot_prepare(folder: Path, err: BaseException) -> OLMoEnvironmentError:
+    """For what goes wrong in a result folder and is not worded for the user, such as a file of settings that is no JSON."""
+    return OLMoEnvironmentError(f"cannot prepare the result folder {folder}: {type(err).__name__}: {first_line(err)}")
 
 
 def task_settings(task: Task, args, checkpoint: Path, config, data, precision: str) -> dict[str, Any]:

@@ -242,6 +242,13 @@ def test_dry_run_and_print_config(launcher, checkpoint, capsys):
     assert "VideoEvalPro" in capsys.readouterr().out
 
 
+def test_words_with_spaces_before_the_checkpoint():
+    """A value after a key of the model or of the data is never taken for a checkpoint."""
+    words = "--model.vision_backbone.vit.topk 0.25 --data.moving_shapes.num_test 6 x y --tasks moving_shapes"
+    args, model, data = command.parse(words.split())
+    assert (args.checkpoint, model, data) == (["x", "y"], ["vision_backbone.vit.topk=0.25"], ["num_test=6"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -250,6 +257,7 @@ def test_dry_run_and_print_config(launcher, checkpoint, capsys):
         (["x", "--tasks=moving"], "unknown task 'moving'"),
         (["x", "--device_batch"], "did you mean '--device_batch_size'"),
         (["x", "--seq_len=5"], "unknown option '--seq_len'"),
+        (["--overwrit", "x"], "unknown option '--overwrit'; did you mean '--overwrite'?"),
         (["x", "--device_batch_size=-1"], "must be a positive number"),
         (["x", "--max_examples=0"], "must be a positive number, or -1"),
         (["x", "--max_examples=two"], "invalid int value"),
