@@ -28,12 +28,12 @@ def shapes(tmp_path_factory):
     return config, broken
 
 
-def make(model_config, shapes, workers):
+def make(model_config, shapes, workers, max_frames=32):
     data = DataLoaderConfig(
         dataset="moving_shapes",
         moving_shapes=shapes,
         sequence_length=700,
-        packing=PackingConfig(buffer_size=6, max_frames=24),
+        packing=PackingConfig(buffer_size=6, max_frames=max_frames),
         num_workers=workers,
         max_bad_fraction=0.1,
     )
@@ -41,19 +41,21 @@ def make(model_config, shapes, workers):
     return build_train_loader(data, preprocessor, build_collator(preprocessor, pad_to="to_max"), device_batch_size=2)
 
 
-def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, shapes):
-    """Oracle: no workers. Seen to fail when failures are not counted, with a random generator of the worker, with 40 tokens too
-    few per example or one frame for every video in the packer, and with a budget 40 cells too high."""
+@pytest.mark.parametrize("max_frames", [16, 32])
+def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, shapes, max_frames):
+    """Oracle: no workers. Rows are full of frames (16) or of tokens (32 would fit). Seen to fail when failures are not counted,
+    with a random generator of the worker, with 40 tokens too few per example or one frame for every video in the packer, and
+    with a budget 40 cells too high."""
     config, broken = shapes
-    loader = make(model_config, config, 2)
+    loader = make(model_config, config, 2, max_frames)
     batches = [b for _, b in zip(range(8), loader, strict=False)]
     for batch in batches:
         for row, tokens in zip(batch.layout, batch.input_ids, strict=True):
-            assert row.num_frames <= 24 and all((s.num_frames, s.cells_per_frame) == (8, 9) for s in row.segments)
+            assert row.num_frames <= max_frames and all((s.num_frames, s.cells_per_frame) == (8, 9) for s in row.segments)
             assert row.num_tokens - 36 * len(row.segments) <= 700  # half of 72 cells of each video leaves
             assert row.num_pooled == 72 * len(row.segments) and row.num_tokens == int((tokens >= 0).sum())
     assert loader.failures.by_cause == {"corrupt": loader.failures.bad} and list(loader.failures.files) == [broken]
-    oracle = [b for _, b in zip(range(8), make(model_config, config, 0), strict=False)]
+    oracle = [b for _, b in zip(range(8), make(model_config, config, 0, max_frames), strict=False)]
     for a, b in zip(batches, oracle, strict=True):
         assert a.layout == b.layout and all(torch.equal(getattr(a, n), getattr(b, n)) for n in Batch.TENSORS if getattr(a, n) is not None)
 

@@ -152,13 +152,17 @@ def test_video_alone_equals_video_in_a_batch(method, packing):
 
 @pytest.mark.parametrize("packing", ["varlen", "first_fit"])
 def test_neighbour_changes_nothing(packing):
-    """Perturbing one video leaves the features and the gradients of the other untouched (with first_fit: without refill)."""
-    config = temporal_config(packing=packing, refill_lone_frames=False)
+    """Perturbing one video leaves the features and the gradients of the other untouched (with first_fit: without refill).
+
+    Both videos have frames with few kept cells, which share rows. Seen to fail with attention across the frames of a row, and
+    with the ends of the frames three patches late.
+    """
+    config = temporal_config(packing=packing, refill_lone_frames=False, topk=0.6)
     backbone = build(config)
     results = []
     for other in (81, 82):
-        out = backbone(*make_batch([[(VIDEO, 4, 80), (VIDEO, 4, other)]], config, 8))
-        mine = out.features[:8]
+        out = backbone(*make_batch([[(VIDEO, 4, 70), (VIDEO, 4, other)]], config, 8))
+        mine = out.features[: 16 - 9]
         results.append((mine, *torch.autograd.grad(loss_of(mine, 0), list(backbone.parameters()), allow_unused=True)))
     for first, second in zip(*results, strict=True):
         torch.testing.assert_close(first, second, atol=1e-12, rtol=1e-9)

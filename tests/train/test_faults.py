@@ -126,8 +126,8 @@ VIT_WINDOW = ("--model.vision_backbone.vit.pooling_h={0}", "--model.vision_backb
 
 @pytest.mark.parametrize(("side", "cells"), [(2, 25), (4, 9), (5, 4)])
 def test_dry_run_with_a_window_that_does_not_divide_the_grid(side, cells, shapes, tmp_path, capsys, monkeypatch):
-    """9 x 9 patches in windows of 2, 4 and 5: the grid is padded, half of the cells leave. Seen to fail with cells counted
-    by whole windows only."""
+    """9 x 9 patches in windows of 2, 4 and 5: the grid is padded, half of the cells leave. Seen to fail with whole
+    windows only."""
     monkeypatch.setenv("COLUMNS", "200")
     words = [w.format(side) for w in (*WINDOW, *VIT_WINDOW)]
     assert launch("tiny", "moving_shapes", f"--save_folder={tmp_path}", "--dry_run", *words) == 0
@@ -137,8 +137,7 @@ def test_dry_run_with_a_window_that_does_not_divide_the_grid(side, cells, shapes
 
 
 def test_training_with_a_window_that_does_not_divide_the_grid(shapes, tmp_path):
-    """6 x 6 patches in windows of 4: 2 x 2 cells of 4, 8 or 16 patches. Seen to fail with the missing patches of a cell taken
-    for patch 0 of the row."""
+    """6 x 6 patches in windows of 4: 2 x 2 cells, none of them whole. Seen to fail with whole windows only."""
     words = [w.format(4) for w in (*WINDOW, *VIT_WINDOW)]
     assert train(tmp_path, "--max_duration=2", *words) == 0
     assert [r["train/kept_fraction"] for r in records(tmp_path)] == [0.5, 0.5]
@@ -146,6 +145,6 @@ def test_training_with_a_window_that_does_not_divide_the_grid(shapes, tmp_path):
 
 
 def test_windows_of_two_sizes_are_refused(shapes, tmp_path, capsys):
-    """Preprocessor and ViT must cut alike. Seen to fail without the check (an error within the first step)."""
+    """Preprocessor and ViT must cut alike. Seen to fail without the check."""
     assert train(tmp_path / "run", *(w.format(4) for w in WINDOW)) == 1
     assert_one_sentence(capsys.readouterr().err, "pooling_h", "3", "4")
