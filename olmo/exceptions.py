@@ -31,6 +31,20 @@ def first_line(err: BaseException) -> str:
     return lines[0] if lines else type(err).__name__
 
 
+def os_error(err: BaseException | None) -> OSError | None:
+    """The operating system's error behind `err`, looking through the wrappers of torch's checkpoint library."""
+    for _ in range(8):
+        if err is None or isinstance(err, OSError):
+            return err
+        for failure, _ in getattr(err, "failures", {}).values():
+            if (inner := os_error(failure)) is not None:
+                return inner
+        err = err.__cause__ or err.__context__
+    return None
+
+
 def missing_package(package: str, extra: str, purpose: str) -> OLMoEnvironmentError:
     """The one line that every optional import raises when its package is absent."""
-    return OLMoEnvironmentError(f"{purpose} needs the package '{package}': pip install 'olmo[{extra}]' (or pip install {package})")
+    return OLMoEnvironmentError(
+        f"{purpose} needs the package '{package}': pip install -c constraints.txt -e '.[{extra}]' in the checkout (or pip install {package})"
+    )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from olmo.exceptions import OLMoEnvironmentError, OLMoError
+from olmo.exceptions import OLMoEnvironmentError, OLMoError, os_error
 
 
 @contextmanager
@@ -40,18 +40,6 @@ def atomic_output(out: Path, num_bytes: int = 0) -> Iterator[Path]:
         if cause is None:
             raise
         raise OLMoEnvironmentError(f"cannot write {out}: {cause.strerror or cause}; nothing is left of it") from err
-
-
-def os_error(err: BaseException | None) -> OSError | None:
-    """The operating system's error behind `err`, looking through the wrappers of torch's checkpoint library."""
-    for _ in range(8):
-        if err is None or isinstance(err, OSError):
-            return err
-        inner = [found for failure in getattr(err, "failures", {}).values() if (found := os_error(failure[0])) is not None]
-        if inner:
-            return inner[0]
-        err = err.__cause__ or err.__context__
-    return None
 
 
 def _remove(path: Path) -> None:

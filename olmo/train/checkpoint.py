@@ -25,7 +25,7 @@ from torch import nn
 
 from olmo.checkpoints import load_sharded, model_tensors, read_metadata, step_of
 from olmo.distributed import World, initialized, on_all_ranks, on_main, whole
-from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError, first_line
+from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError, first_line, os_error
 from olmo.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -35,25 +35,11 @@ def cannot_write(folder: str | Path) -> Callable[[BaseException], OLMoError]:
     """Turns any failure while writing below `folder` into one sentence."""
 
     def translate(err: BaseException) -> OLMoError:
-        cause = _os_error(err)
+        cause = os_error(err)
         reason = (cause.strerror or str(cause)) if cause is not None else f"{type(err).__name__}: {first_line(err)}"
         return OLMoEnvironmentError(f"cannot write to {folder}: {reason}; give a folder with room and write permission as --save_folder")
 
     return translate
-
-
-def _os_error(err: BaseException | None) -> OSError | None:
-    """The operating system's error behind `err`, looking through the wrappers of the checkpoint library."""
-    seen = 0
-    while err is not None and seen < 8:
-        if isinstance(err, OSError):
-            return err
-        for inner in getattr(err, "failures", {}).values():
-            found = _os_error(inner[0])
-            if found is not None:
-                return found
-        err, seen = err.__cause__ or err.__context__, seen + 1
-    return None
 
 
 def probe_save_folder(folder: str | Path) -> None:
