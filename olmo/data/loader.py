@@ -5,8 +5,10 @@ not depend on the number of workers, and the whole state is a place in the strea
 Rank r of R takes the places r, r + R, r + 2R, ...: without packing every global batch holds the same examples for any R.
 """
 
+import ctypes
 import logging
 import signal
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +35,9 @@ from olmo.preprocessing.example import ProcessedExample
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+PR_SET_PDEATHSIG = 1
+"""Linux (prctl.h): the signal a process gets when its parent ends."""
 
 
 @dataclass
@@ -256,7 +261,7 @@ class TrainLoader:
             prefetch_factor=cfg.prefetch_factor or 2,
             timeout=cfg.timeout,
             collate_fn=_as_it_is,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_live_and_die_with_the_parent,
         )
         # The iterator is made here, in the main thread, because making it forks the workers.
         return _owned(iter(workers))
@@ -341,11 +346,14 @@ def _owned(iterator: Iterator[T]) -> Generator[T]:
     yield from iterator
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
+def _live_and_die_with_the_parent(worker: int) -> None:
     """Torchrun and Ctrl-C signal the whole process group; the training process finishes its step first and needs data for
-    it. Workers end when it tells them to, or when it is gone."""
+    it. Workers end when it tells them to, or when it is gone: torch looks for that only between two examples, and a worker
+    that waits for room in its queue would stay for ever, so on Linux the kernel is asked to end it."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _as_it_is(value: T) -> T:

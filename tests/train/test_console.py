@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from olmo.train.callbacks.console import ConsoleLogger, format_line
+from olmo.train.callbacks.console import ConsoleLogger, clock, format_line, short
 from tests.train.command import records, train
 
 LINE = re.compile(
@@ -45,10 +45,16 @@ def test_the_line_says_everything():
 def test_lines_have_one_width():
     """Whatever the numbers, from a first slow step to a fast machine. Seen to fail without the width of the loss, of the
     step, of the rates and of the time left."""
-    values = itertools.product((1, 99, 6250), (0.0, 12.5, 999.0), (0.3, 999.9, 56_789.0, 2.5e6, 9.9e9), (0.0, 1.0), (0, 86_399))
+    values = itertools.product((1, 99, 6250), (0.0, 12.5, 999.0), (0.3, 999.9, 56_789.0, 999_960.0, 9.9e9), (0.0, 1.0), (0, 86_399, 1e6))
     lines = [format_line(s, 6250, loss, 1.0, metrics(rate, wait, wait, 100 * wait, eta)) for s, loss, rate, wait, eta in values]
     assert {len(line) for line in lines} == {len(lines[0])}
     assert len({tuple(i for i, c in enumerate(line) if c == "|") for line in lines}) == 1
+
+
+def test_numbers_and_times_are_short():
+    """Seen to fail as `1000.0k`, and as `1 day, 6:00:00`."""
+    assert [short(v) for v in (0.0, 999.9, 1000.0, 999_940.0, 999_960.0, 2.5e9)] == ["0.0", "999.9", "1.0k", "999.9k", "1.0M", "2.5G"]
+    assert [clock(v) for v in (0.4, 61, 3661, 30 * 3600)] == ["0:00:00", "0:01:01", "1:01:01", "30:00:00"]
 
 
 def run(console: Console, main: bool = True) -> ConsoleLogger:

@@ -2,7 +2,6 @@
 
 import logging
 from collections import deque
-from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,20 +14,25 @@ log = logging.getLogger("olmo.train")
 def short(value: float) -> str:
     """A number in at most six characters."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
+        if value >= 0.99995 * size:  # what would be rounded to 1000.0 of the unit below
             return f"{value / size:.1f}{unit}"
     return f"{value:.1f}"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds; a day is 24 hours."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 def format_line(step: int, last_step: int, loss: float, accuracy: float, metrics: dict[str, float]) -> str:
     """The log line; every field has a fixed width, so that lines stand in columns."""
     width = len(str(last_step))
-    eta = str(timedelta(seconds=round(metrics["throughput/eta_seconds"])))
     return (
         f"step {step:>{width}}/{last_step} | loss {loss:8.4f} | acc {accuracy:5.3f} | kept {metrics['train/kept_fraction']:5.3f}"
         f" | tok/s {short(metrics['throughput/device/tokens_per_second']):>6}"
         f" | frames/s {short(metrics['throughput/device/frames_per_second']):>6}"
-        f" | wait {100 * metrics['throughput/data_wait_fraction']:3.0f}% | {metrics['throughput/seconds_per_step']:7.3f} s | eta {eta:>8}"
+        f" | wait {100 * metrics['throughput/data_wait_fraction']:3.0f}% | {metrics['throughput/seconds_per_step']:7.3f} s | eta {clock(metrics['throughput/eta_seconds']):>9}"
     )
 
 
@@ -62,8 +66,7 @@ class ConsoleLogger(Callback):
         self.losses.append(metrics["train/CrossEntropyLoss"])
         self.accuracies.append(metrics["train/Accuracy"])
         if self.progress is not None:
-            eta = str(timedelta(seconds=round(metrics["throughput/eta_seconds"])))
-            self.progress.update(self.task, completed=step, eta=eta)
+            self.progress.update(self.task, completed=step, eta=clock(metrics["throughput/eta_seconds"]))
         if step % self.interval == 0 or step == trainer.last_step or trainer.steps_done == 1:
             loss, accuracy = (sum(v) / len(v) for v in (self.losses, self.accuracies))
             log.info(format_line(step, trainer.last_step, loss, accuracy, metrics))
