@@ -104,6 +104,21 @@ def check_numerics(command: str, tmp_path: Path) -> None:
     assert parse(program_words(command)[1]).size == "4b"
 
 
+def check_checkpoint(command: str, tmp_path: Path) -> None:
+    from olmo.convert.command import build_parser
+
+    name, *words = program_words(command)[1]
+    build_parser(name).parse_args(words)
+
+
+def check_prepare(command: str, tmp_path: Path) -> None:
+    from olmo.convert.pretrained import SOURCES
+    from scripts.prepare_pretrained_model import build_parser
+
+    args = build_parser().parse_args(program_words(command)[1])
+    assert args.name in SOURCES or args.out is not None
+
+
 def check_file(command: str, tmp_path: Path) -> None:
     """`python -m pytest FILE`: the file is there."""
     assert (REPO / shlex.split(command)[-1]).is_file()
@@ -116,6 +131,8 @@ CHECKS = [
     (r"python scripts/ask\.py .*", check_ask),
     (r"python scripts/readme_picture\.py .*", check_picture),
     (r"python scripts/compare_numerics\.py .*", check_numerics),
+    (r"python scripts/checkpoint\.py .*", check_checkpoint),
+    (r"python scripts/prepare_pretrained_model\.py .*", check_prepare),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"\.venv/bin/python -m pytest \S+", check_file),
 ]

@@ -93,8 +93,8 @@ def _compare_tensors(name: str, a: Tensor, b: Tensor) -> TensorDifference:
 def _compare_settings(key: str, a: Any, b: Any) -> Iterator[str]:
     """Lines `key: a -> b` for the leaves of two mappings."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        # Where the parts of the model came from says nothing about it any more.
-        for name in [n for n in [*a, *(n for n in b if n not in a)] if n != "init_path"]:
+        # Where parts of the model came from, and where its tokenizer lies, says nothing about it.
+        for name in [n for n in [*a, *(n for n in b if n not in a)] if n not in ("init_path", "tokenizer_dir")]:
             yield from _compare_settings(f"{key}.{name}", a.get(name), b.get(name))
     elif a != b:
         yield f"{key}: {a} -> {b}"

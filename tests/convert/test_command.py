@@ -63,6 +63,18 @@ def test_there_and_back(kind, published, config, tmp_path, capsys):
     assert yaml.safe_load((tmp_path / "b/config.yaml").read_text())["run_name"] == "x"
 
 
+@pytest.mark.parametrize("kind", NATIVE)
+def test_hugging_face_and_back(kind, tmp_path, capsys):
+    """A plain model: the same weights and settings, bit for bit."""
+    config = model_config("video_olmo")
+    weights = weights_of(fresh(config))
+    folder = write_native("published", tmp_path / "step7", config, weights)
+    assert command("convert", folder, tmp_path / "hf", "--to", "huggingface") == 0
+    assert command("convert", tmp_path / "hf", tmp_path / "back", "--to", kind) == 0
+    assert_weights(tmp_path / "back", weights)
+    assert command("diff", folder, tmp_path / "back") == command("diff", folder, tmp_path / "hf") == 0
+
+
 def test_what_is_written_is_read_by_others(published, tmp_path):
     """torch itself (mapped and not), safetensors itself and torch's converter of sharded folders; each without our readers."""
     from safetensors.torch import load_file
