@@ -69,6 +69,11 @@ class BaseConfig:
         super().__setattr__(name, value)
 
 
+def resolve(text: str) -> str:
+    """`text` with references such as `${oc.env:NAME}` replaced, which a config made in Python still holds."""
+    return OmegaConf.create([text])[0]
+
+
 def refuse_set(raw: dict[str, Any], keys: Iterable[str], block: str) -> None:
     """Take keys of older files that nothing implements any more out of `raw`; one that asks for something is an error."""
     for key in keys:

@@ -102,6 +102,11 @@ class Tokenizer:
     subpatch_loc_id: int
 
     @property
+    def core(self):
+        """The `tokenizers.Tokenizer` below."""
+        return self._core
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included."""
         return self.pad_to + len(SPECIAL_TOKENS)

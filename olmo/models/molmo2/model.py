@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from omegaconf import OmegaConf
 
 from olmo.batch import PAD_ID, Batch
+from olmo.config import resolve
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.models.model import DecodeState, LogitRows, ModelBase, ModelOutput
 from olmo.models.molmo2.config import Molmo2Config
@@ -43,8 +43,7 @@ class Molmo2Model(ModelBase):
         files = {"transformer.": self.config.llm.init_path}
         if self.config.vision_backbone is not None:
             files["vision_backbone.image_vit."] = self.config.vision_backbone.vit.init_path
-        # a config made in Python still holds references to environment variables
-        return {prefix: OmegaConf.create([path])[0] for prefix, path in files.items() if path is not None}
+        return {prefix: resolve(path) for prefix, path in files.items() if path is not None}
 
     def group_of(self, name: str) -> str:
         if "temporal_token_scorer" in name:
