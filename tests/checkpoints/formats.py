@@ -116,3 +116,21 @@ def write_native(kind, folder: Path, config, weights, **model_changes) -> Path:
     write_config(folder, config, **model_changes)
     NATIVE[kind](folder, weights)
     return folder
+
+
+def write_huggingface(folder, config, weights, parts=1, topk=None, rename=None):
+    """A Hugging Face folder of a plain model's config, with whatever weights: a scorer among them is of unknown layout."""
+    from olmo.hf_model.config import OWN_BLOCK, to_hf_config
+    from olmo.hf_model.names import stored_name
+
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = {k: v for k, v in to_hf_config(config).items() if k != OWN_BLOCK}
+    raw["text_config"] |= {} if topk is None else {"topk": topk}
+    (folder / "config.json").write_text(json.dumps(raw))
+    stored = {(rename or stored_name)(name): value for name, value in weights.items()}
+    stored.setdefault("lm_head.weight", weights["transformer.wte.embedding"].clone())
+    if parts == 1:
+        save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        write_indexed(folder, stored, parts)
+    return folder
