@@ -46,5 +46,5 @@ def os_error(err: BaseException | None) -> OSError | None:
 def missing_package(package: str, extra: str, purpose: str) -> OLMoEnvironmentError:
     """The one line that every optional import raises when its package is absent."""
     return OLMoEnvironmentError(
-        f"{purpose} needs the package '{package}': pip install -c constraints.txt -e '.[{extra}]' in the checkout (or pip install {package})"
+        f"{purpose} needs the package '{package}': pip install -c constraints.txt -e '.[{extra}]' in a checkout (or pip install {package})"
     )

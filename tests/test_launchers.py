@@ -15,13 +15,13 @@ import yaml
 
 from olmo.checkpoints import load_config, load_model, model_tensors, select_checkpoint
 from olmo.config_files import config_names
-from olmo.distributed import World
 from olmo.models.model import build_model_config
 from olmo.train.checkpoint import save_checkpoint, save_unsharded
 from olmo.train.config import TrainConfig
 from olmo.train.sft import build_train_config, parse
 from tests.train.command import CONFIG, launch, records
 from tests.train.conftest import _log_settings, shapes, shapes_folder  # noqa: F401
+from tests.train.ranks import ALONE
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -60,8 +60,7 @@ def molmo2(tmp_path_factory) -> Path:
     torch.manual_seed(1)
     model = config.build_model("cpu")
     model.reset_parameters()
-    world = World(0, 0, 1, torch.device("cpu"))
-    save_checkpoint(TrainConfig(save_folder=str(folder), model=config), 7, model, None, {"step": 7}, world)
+    save_checkpoint(TrainConfig(save_folder=str(folder), model=config), 7, model, None, {"step": 7}, ALONE)
     return folder
 
 
@@ -135,6 +134,13 @@ def test_dry_run_takes_real_data_where_they_are(shapes, tmp_path, capsys):  # no
     assert launch(CONFIG, "moving_shapes", f"--save_folder={tmp_path}", "--dry_run") == 0
     out = capsys.readouterr().out
     assert "synthetic" not in out and "data: moving_shapes, 8 examples" in out
+
+
+def test_dry_run_generates_nothing(shapes, tmp_path, capsys):  # noqa: F811
+    """Fewer videos are there than asked for. Fails (makes the rest) when only the marker is looked for."""
+    words = ("--data.moving_shapes.num_train=9", f"--save_folder={tmp_path}", "--dry_run")
+    assert launch(CONFIG, "moving_shapes", *words) == 0
+    assert "a synthetic batch of the configured shapes stands in for the data: moving_shapes has not" in capsys.readouterr().out
 
 
 def torchrun(count: int, *words, env: dict[str, str]) -> subprocess.Popen:
@@ -229,8 +235,7 @@ def test_starts(molmo2, tmp_path):
 
 def test_unsharded_folder(molmo2, tmp_path):
     model = load_model(select_checkpoint(molmo2))
-    world = World(0, 0, 1, torch.device("cpu"))
-    save_unsharded(TrainConfig(save_folder=str(tmp_path), model=model.config), 7, model, world)
+    save_unsharded(TrainConfig(save_folder=str(tmp_path), model=model.config), 7, model, ALONE)
     assert config_of(tmp_path / "step7-unsharded", "moving_shapes").initial_model_checkpoint == str(tmp_path / "step7-unsharded")
 
 

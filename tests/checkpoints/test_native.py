@@ -20,13 +20,11 @@ from olmo.checkpoints import (
     select_checkpoint,
     step_of,
 )
-from olmo.distributed import World
 from olmo.exceptions import OLMoCheckpointError
 from olmo.train.checkpoint import save_checkpoint, save_unsharded
 from olmo.train.config import TrainConfig
+from tests.train.ranks import ALONE
 from tests.train.tiny_run import make_batch, model_config
-
-WORLD = World(0, 0, 1, torch.device("cpu"))
 
 
 def fresh(config, seed=0):
@@ -40,9 +38,9 @@ def write(folder, config, model, steps=(3,), unsharded=False):
     cfg = TrainConfig(save_folder=str(folder), model=config)
     for step in steps:
         if unsharded:
-            save_unsharded(cfg, step, model, WORLD)
+            save_unsharded(cfg, step, model, ALONE)
         else:
-            save_checkpoint(cfg, step, model, None, {"step": step}, WORLD)
+            save_checkpoint(cfg, step, model, None, {"step": step}, ALONE)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
 """What each rank of `test_parallelize.py` runs (a module of its own, so that spawned processes can import it)."""
 
-import os
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from olmo.distributed import World
 from olmo.inference.generation import generate
 from olmo.models.molmo2.parallelize import parallelize_model
 from tests.models.builders import Example, batch, model
@@ -40,25 +41,20 @@ def reference(case: str) -> tuple[list[float], dict[str, torch.Tensor], list]:
     return losses, {n: p.grad for n, p in m.named_parameters() if p.grad is not None}, answers
 
 
-def run(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    try:
-        mesh = init_device_mesh("cpu", (2,))
-        results = {}
-        for case, settings in CASES.items():
-            for precision, dtype in (("float", torch.float32), ("mixed", torch.bfloat16), ("pure", torch.bfloat16)):
-                m = model(**settings)
-                names = [n for n, _ in m.named_parameters()]
-                parallelize_model(m, mesh=mesh, compute_dtype=dtype, fsdp_precision=precision)
-                assert [n for n, _ in m.named_parameters()] == names
-                assert all(isinstance(p, DTensor) for p in m.parameters())
-                loss = loss_of(m.train()(batch(ROWS[rank]), compute_loss=True))
-                loss.backward()
-                gradients = {n: p.grad.full_tensor() for n, p in m.named_parameters() if p.grad is not None}
-                answers = generate(m, batch(QUESTIONS[rank], subsegments=False), 4, process_group=dist.group.WORLD).token_ids
-                results[case, precision] = (loss.item(), gradients, answers)
-        torch.save(results, f"{folder}/rank{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def run(world: World, folder: Path, _) -> None:
+    """Loss, gradients and answers of this rank, for every case and precision."""
+    mesh = init_device_mesh("cpu", (world.size,))
+    results = {}
+    for case, settings in CASES.items():
+        for precision, dtype in (("float", torch.float32), ("mixed", torch.bfloat16), ("pure", torch.bfloat16)):
+            m = model(**settings)
+            names = [n for n, _ in m.named_parameters()]
+            parallelize_model(m, mesh=mesh, compute_dtype=dtype, fsdp_precision=precision)
+            assert [n for n, _ in m.named_parameters()] == names
+            assert all(isinstance(p, DTensor) for p in m.parameters())
+            loss = loss_of(m.train()(batch(ROWS[world.rank]), compute_loss=True))
+            loss.backward()
+            gradients = {n: p.grad.full_tensor() for n, p in m.named_parameters() if p.grad is not None}
+            answers = generate(m, batch(QUESTIONS[world.rank], subsegments=False), 4, process_group=dist.group.WORLD).token_ids
+            results[case, precision] = (loss.item(), gradients, answers)
+    torch.save(results, folder / f"rank{world.rank}.pt")

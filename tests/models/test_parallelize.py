@@ -1,15 +1,13 @@
 """Recomputation, compilation and sharding must not change what is computed."""
 
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.molmo2.parallelize import mixed_precision, parallelize_model
 from tests.models import sharded
 from tests.models.builders import Example, batch, model
+from tests.train.ranks import run_ranks
 
 BATCH = ([Example(4, (4, 3), 1), Example(2, (5,), 2)], [Example(3, (4,), 3)])
 
@@ -78,10 +76,7 @@ def test_two_ranks_equal_one_process(tmp_path):
     """FSDP2 on gloo: loss of each rank, mean gradients, answers; tied and untied heads, with and without pruning, one rank
     without any video, fp32 exactly and bf16 closely. Seen to fail (hang) without the backbone's empty pass, and with
     `project` not registered as a forward method."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(sharded.run, args=(port, str(tmp_path)), nprocs=2)
+    run_ranks(2, sharded.run, tmp_path)
     ranks = [torch.load(tmp_path / f"rank{r}.pt") for r in range(2)]
     for case in sharded.CASES:
         losses, gradients, answers = sharded.reference(case)

@@ -47,6 +47,21 @@ def test_not_accepted(demo):
     assert demo.acceptance_problems(scores(a=0.84), scores(a=0.9)) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "problems", "said"),
+    [
+        ([], [], ["accepted: both models learned every question type, and pruning costs little"]),
+        ([], ["a", "b"], ["not accepted: a", "not accepted: b", "not accepted"]),
+        (["--fast"], ["a"], ["no verdict: with --fast nothing is learned"]),
+        (["--fast", "--check"], ["a"], ["not accepted: a", "not accepted"]),
+    ],
+)
+def test_the_verdict_is_told_with_and_without_check(demo, tmp_path, words, problems, said):
+    made = demo.Demo(demo.build_parser().parse_args([f"--out={tmp_path}", *words]), None)
+    made.problems = problems
+    assert made.verdict() == said
+
+
 def test_sample_videos_are_those_with_most_questions_and_one_other(demo):
     by_video = {"a": [{}] * 2, "b": [{}] * 6, "c": [{}] * 6, "d": [{}] * 3, **{f"e{i}": [{}] * 6 for i in range(9)}}
     assert demo.choose_videos(by_video) == ["a", "b", "c", "e0", "e1", "e2"]
@@ -89,6 +104,7 @@ def test_the_whole_demo_in_small(repo, tmp_path):
     assert first.stdout.strip().endswith("report.html")
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("<figure>") == 6 and str(repo) not in page
+    assert all("no verdict: with --fast nothing is learned" in text for text in (page, first.stdout))
     log = (tmp_path / "demo" / "stts" / "train.log").read_text()
     assert "temporal_token_scorer" in log, "the log names what is initialised afresh"
     summary = json.loads((tmp_path / "demo" / "summary.json").read_text())

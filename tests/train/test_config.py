@@ -51,7 +51,7 @@ LIMITS = [
 
 @pytest.mark.parametrize("setting", LIMITS)
 def test_limits(setting):
-    """Seen to fail for three of them as a division by zero in the middle of the run."""
+    """Unchecked, three of them are a division by zero in the middle of a run."""
     with pytest.raises(OLMoConfigurationError, match=f"{setting}: must be"):
         config(wandb={"project": "p"}).with_overrides([setting]).validate(1)
 

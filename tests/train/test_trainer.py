@@ -32,7 +32,7 @@ class Loader:
 
 @pytest.mark.parametrize(("time_limit", "step", "why"), [(3600.0, 2, "another rank's signal"), (0.0, 1, "the time limit")])
 def test_what_stopped_the_run(time_limit, step, why):
-    """Seen to fail when whatever stops a run with a time limit is taken for the time limit."""
+    """Fails when whatever stops a run with a time limit is taken for the time limit."""
     trainer = Trainer(Step(time_limit), Loader(), [])
     assert trainer.fit() == "stopped"
     assert (trainer.state.step, trainer.stopping) == (step, why)

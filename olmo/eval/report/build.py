@@ -90,8 +90,10 @@ def build_report(
     settings: Mapping[str, Mapping[str, str]],
     commands: Sequence[str] = (),
     type_order: Sequence[str] = (),
+    verdict: Sequence[str] = (),
 ) -> Path:
-    """Write the page. The first run is the reference that the others are compared with; types come in `type_order`."""
+    """Write the page. The first run is the reference that the others are compared with; types come in `type_order`, and
+    `verdict` are sentences about the whole."""
     scores = {run.name: METRICS[run.metric](run.records) for run in runs}
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type if t not in OVERALL))
     types.sort(key=lambda t: type_order.index(t) if t in type_order else len(type_order))
@@ -115,6 +117,7 @@ def build_report(
         settings=settings,
         facts=_named_rows([r.facts for r in runs]),
         commands=commands,
+        verdict=verdict,
         percent=_percent,
     )
     path = Path(path)
