@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise OLMoCliError(f"--formats: {unknown[0]} is none of {', '.join(FORMATS)}")
     results = []
-    print(f"{'format':<18} {'parameters':>13} {'loaded':>9} {'anonymous':>10} {'times':>6} {'seconds':>8}")
+    print(f"{'format':<18} {'parameters':>13} {'loaded':>9} {'anonymous':>10} {'times':>6}")
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="measure_loading_") as root:
         for kind in formats:
             folder = Path(root) / kind
@@ -62,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
             r = results[-1]
             print(
                 f"{kind:<18} {r['parameters']:>13,} {r['loaded_bytes'] / 1e9:>6.2f} GB {r['anonymous_bytes'] / 1e9:>7.2f} GB "
-                f"{r['times']:>6.3f} {r['seconds']:>8.1f}",
+                f"{r['times']:>6.3f}",
                 flush=True,
             )
     write_results(Path(args.output), args, config, results)
@@ -203,10 +202,9 @@ def measure(folder: Path, dtype: str) -> dict:
     from olmo.checkpoints import load_config, load_model
 
     load_config(folder).build_model("meta")
-    baseline, peak, start = anonymous_memory(), Peak(), time.perf_counter()
+    baseline, peak = anonymous_memory(), Peak()
     peak.start()
     model = load_model(folder, dtype=getattr(torch, dtype))
-    seconds = time.perf_counter() - start
     highest = peak.stop() - baseline
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     spread = torch.cat([p.detach().flatten()[:: max(1, p.numel() // 1000)].float() for p in model.parameters()]).std()
@@ -217,7 +215,6 @@ def measure(folder: Path, dtype: str) -> dict:
         "loaded_bytes": size,
         "anonymous_bytes": highest,
         "times": highest / size,
-        "seconds": round(seconds, 2),
         "looks": peak.looks,
         "baseline_bytes": baseline,
     }

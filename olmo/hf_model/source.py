@@ -91,16 +91,24 @@ def _tied(folder: Path) -> bool:
 
 
 def _says_untied(raw: Mapping[str, Any]) -> bool:
-    own = raw.get(OWN_BLOCK)
-    return isinstance(own, Mapping) and own.get("llm", {}).get("weight_tying") is False
+    return _own_llm(raw).get("weight_tying") is False
 
 
 def _embedding_rows(raw: Mapping[str, Any]) -> int:
     """Rows of the embedding proper; rows behind them are those of added tokens."""
-    text = raw.get("text_config")
-    if not isinstance(text, Mapping) or not isinstance(text.get("vocab_size"), int):
+    own, text = _own_llm(raw), raw.get("text_config")
+    rows = own.get("embedding_size") or own.get("vocab_size")
+    if rows is None and isinstance(text, Mapping):
+        rows = text.get("vocab_size")
+    if not isinstance(rows, int):
         raise OLMoCheckpointError("config.json has no text_config.vocab_size, so the embedding cannot be told from added tokens")
-    return text["vocab_size"]
+    return rows
+
+
+def _own_llm(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of the language model in our block of a `config.json`; empty if it has none."""
+    own = raw.get(OWN_BLOCK)
+    return own.get("llm") or {} if isinstance(own, Mapping) else {}
 
 
 def _processor(folder: Path) -> dict[str, Any]:
