@@ -19,6 +19,15 @@ def allow_torchvision() -> None:
     module.declare_missing_operators()
 
 
+def decode_with_pyav() -> None:
+    """Their processor decodes with torchcodec alone, though the library can use others."""
+    from transformers import video_processing_utils as processing
+
+    load = processing.load_video
+    processing.is_torchcodec_usable = lambda **kwargs: True
+    processing.load_video = lambda video, backend, **kwargs: load(video, backend="pyav", **kwargs)
+
+
 def answer(model, processor, request: dict) -> dict:
     import torch
     from transformers.video_utils import VideoMetadata

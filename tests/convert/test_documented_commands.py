@@ -1,6 +1,9 @@
 """Every command of docs/checkpoints.md, executed in its order in a folder that has what they name, and their table."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from olmo.train.config import TrainConfig
 from scripts.prepare_pretrained_model import main as prepare
 from tests.checkpoints.formats import fresh, weights_of, write_native
 from tests.convert.hub_folders import language_model, save, vision_model
+from tests.data.clips import write_clip
 from tests.test_docs import REPO, commands, program_words
 
 DOCUMENT = REPO / "docs/checkpoints.md"
@@ -58,6 +62,21 @@ def test_commands(place, capsys):
         load_model(select_checkpoint(place / folder))
     for file in ("data/pretrained_image_encoders/siglip2-so400m-14-384.pt", "data/pretrained_llms/qwen3-4b-instruct.pt", "my-qwen3.pt"):
         assert len(torch.load(place / file, weights_only=True)) > 10
+
+
+@pytest.mark.slow
+def test_the_python_of_the_document(tmp_path):
+    """As it stands, in a process of its own; only the decoder of videos is another one of transformers'."""
+    config = TrainConfig.load(find_config("tiny")).model
+    model = write_native("published", tmp_path / "stts/step1", config, weights_of(fresh(config)))
+    assert run_command(checkpoint, ["convert", str(model), str(tmp_path / "stts-hf"), "--to", "huggingface"]) == 0
+    write_clip(tmp_path / "clip.mp4", frames=40)
+    (program,) = commands(DOCUMENT, "python")
+    setting = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport exported\nexported.allow_torchvision()\n"
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf_home"), "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    asked = [sys.executable, "-c", setting + "exported.decode_with_pyav()\n" + program + "\nassert 'olmo' not in sys.modules"]
+    done = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_the_table_names_every_format():

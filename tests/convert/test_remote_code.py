@@ -142,6 +142,21 @@ def test_without_its_code_it_is_an_error(folder, monkeypatch):
         AutoModelForImageTextToText.from_pretrained(folder)
 
 
+def test_the_class_of_unpruned_models_refuses_it(folder):
+    """It would go on from a warning about the model type, and build itself from its defaults."""
+    from transformers import Molmo2ForConditionalGeneration
+
+    with pytest.raises(Exception, match="this model drops visual tokens: load it with .* and trust_remote_code=True"):
+        Molmo2ForConditionalGeneration.from_pretrained(folder)
+
+
+def test_saving_it_again_keeps_the_code_and_the_refusal(theirs, folder, tmp_path):
+    theirs.save_pretrained(tmp_path)
+    first, again = (json.loads((place / "config.json").read_text()) for place in (folder, tmp_path))
+    assert all(again[key] == first[key] for key in ("model_type", "auto_map", "text_config", "olmo"))
+    assert {f.name for f in folder.glob("*.py")} == {f.name for f in tmp_path.glob("*.py")}
+
+
 @pytest.mark.slow
 def test_a_fresh_process_computes_the_same(folder):
     ours = pruned_model()

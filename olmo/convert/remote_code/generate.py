@@ -29,8 +29,15 @@ _FLASH = "from flash_attn import flash_attn_varlen_func"
 _HEADER = '# Copied from {name} of the package "olmo" {version} by its export. Changes belong there.\n'
 
 
+REFUSAL = "this model drops visual tokens: load it with AutoModelForImageTextToText and trust_remote_code=True"
+
+
 def pruned_config(config: Molmo2Config) -> dict[str, Any]:
-    """`config.json` of a pruned model. It has nothing that transformers' class of the unpruned model would read."""
+    """`config.json` of a pruned model.
+
+    Transformers' class of unpruned models, named outright, would build itself from its defaults: `text_config` is a sentence
+    where it wants settings, so it stops and shows the sentence.
+    """
     configuration, modeling = ENTRY_POINTS.values()
     return {
         "model_type": PRUNED_MODEL_TYPE,
@@ -39,6 +46,7 @@ def pruned_config(config: Molmo2Config) -> dict[str, Any]:
             "AutoConfig": f"{configuration}.Molmo2SttsConfig",
             "AutoModelForImageTextToText": f"{modeling}.Molmo2SttsForConditionalGeneration",
         },
+        "text_config": REFUSAL,
         "tie_word_embeddings": False,
         OWN_BLOCK: own_block(config),
     }
