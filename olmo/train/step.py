@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from olmo.batch import EXAMPLE_STRIDE, SHARED_PREFIX, Batch
 from olmo.distributed import World, all_reduce_sum
@@ -113,11 +114,13 @@ class TrainStep:
         host |= batch_counts(batch)
         extra: dict[str, list] = {}
         for part in micro:
-            out = self.forward(trim_padding(part).to(self.world.device))
+            with record_function("forward"):
+                out = self.forward(trim_padding(part).to(self.world.device))
             terms = out.loss
             loss = (terms.ce + self.z_scale * terms.z) * (self.world.size / total)
             aux = out.aux_loss if out.aux_loss is not None else terms.ce.detach() * 0.0
-            (loss + aux / len(micro)).backward()
+            with record_function("backward"):
+                (loss + aux / len(micro)).backward()
             values = torch.stack([v.detach().double() for v in (terms.ce, terms.z, terms.correct, aux)])
             sums[:4] += values
             host["after"] += sum(out.tokens_after)
@@ -128,7 +131,8 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             peak = self.cfg.optimizer.peak_learning_rate(group["group_name"])
             group["lr"] = self.scheduler.learning_rate(group["group_name"], peak, step)
-        self.optimizer.step()
+        with record_function("optimizer"):
+            self.optimizer.step()
         # Everything is under way on the device; from here on the host may wait for it.
         host["stop"] = int(wish())
         sums += torch.tensor([host[k] for k in _SUMS], dtype=torch.float64).to(self.world.device)

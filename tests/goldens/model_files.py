@@ -1,6 +1,7 @@
 """Files of `GOLDENS/model`: found by the kind in their metadata, one parameter per file and stored quantity."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,15 @@ from safetensors import safe_open
 
 from tests.goldens import FOLDER, or_absent
 
+DEVICE = torch.device(os.environ.get("TEST_DEVICE", "cpu"))
+"""Where models and stored tensors go; on a GPU the same tests check the GPU's kernels (fp32, TF32 is off by default)."""
+
 
 @cache
 def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Metadata and tensors of a file."""
+    """Metadata and tensors of a file, on `DEVICE`."""
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["meta"]), {key: file.get_tensor(key) for key in file.keys()}
+        return json.loads(file.metadata()["meta"]), {key: file.get_tensor(key).to(DEVICE) for key in file.keys()}
 
 
 @cache

@@ -14,7 +14,7 @@ from olmo.batch import Batch, RowLayout
 from olmo.inference.generation import generate
 from olmo.models.model import build_model_config
 from olmo.tokenizer import SPECIAL_TOKENS
-from tests.goldens.model_files import all_files, check_close, header, load, quantities, state_dict
+from tests.goldens.model_files import DEVICE, all_files, check_close, header, load, quantities, state_dict
 
 SHORT_NAMES = {text.strip("<>|"): name for name, text in SPECIAL_TOKENS.items()}
 """Special tokens as the metadata spells them -> our names."""
@@ -31,7 +31,7 @@ def build(path: Path):
         "mm_preprocessor": {"image": {"use_single_crop_start_token": True}, "video": {"use_frame_special_tokens": True}},
     }
     ids = {SHORT_NAMES[name]: number for name, number in meta["special_token_ids"].items()}
-    model = build_model_config(raw).build_model("cpu")
+    model = build_model_config(raw).build_model(DEVICE)
     assert {name: model.config.special_token_ids()[name] for name in ids} == ids
     model.load_state_dict(state_dict(path))
     return model.eval()
@@ -40,7 +40,7 @@ def build(path: Path):
 def batch(tensors: dict, prefix: str) -> Batch:
     fields = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     ids, pooling = fields["input_ids"], fields["token_pooling"].long()
-    default = torch.where(ids >= 0, torch.arange(ids.shape[1]).expand_as(ids), -1)
+    default = torch.where(ids >= 0, torch.arange(ids.shape[1], device=DEVICE).expand_as(ids), -1)
     layout = tuple(RowLayout((), int((i >= 0).sum()), int((p >= 0).any(-1).sum())) for i, p in zip(ids, pooling, strict=True))
     return Batch(
         input_ids=ids,

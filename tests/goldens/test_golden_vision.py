@@ -16,7 +16,7 @@ from olmo.nn.llm_config import LlmConfig
 from olmo.nn.temporal_vision_backbone import TemporalVisionBackboneConfig
 from olmo.nn.token_packing import unpack_to_frames
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
-from tests.goldens.model_files import check_close, check_error, files, load, quantities, state_dict
+from tests.goldens.model_files import DEVICE, check_close, check_error, files, load, quantities, state_dict
 
 SEGMENTS = {"video": MultimodalType.VIDEO, "image": MultimodalType.IMAGE, "multi_image": MultimodalType.MULTI_IMAGE}
 STTS = "temporal_vision_backbone"
@@ -27,7 +27,7 @@ def backbone_of(config_class: type, path: Path, **vit):
     config = config_class.from_dict({key: meta[key] for key in ("vit_layers", "pooling_attention_mask")} | {"vit": meta["vit"] | vit})
     backbone = config.build(LlmConfig(**meta["llm"]))
     backbone.load_state_dict(state_dict(path))
-    return backbone
+    return backbone.to(DEVICE)
 
 
 def num_pooled(token_pooling: torch.Tensor) -> list[int]:
@@ -40,7 +40,7 @@ def vit_blocks(path: Path) -> dict[int, torch.Tensor]:
     meta, tensors = load(path)
     config = VitConfig.from_dict(meta["vit"])
     vit = config.build()
-    vit.load_state_dict(state_dict(path))
+    vit.to(DEVICE).load_state_dict(state_dict(path))
     if "in.patches" in tensors:
         return vit(tensors["in.patches"])
     return vit(normalize_pixels(tensors["in.images_u8"].flatten(0, 1), config.normalize))
@@ -93,7 +93,7 @@ def stts_training(path: Path) -> SimpleNamespace:
     backbone, layout = stts(path)
     backbone.train().zero_grad()
     out = backbone(tensors["in.images_u8"], tensors["in.token_pooling"], layout)
-    loss = (out.features * torch.linspace(-1, 1, out.features.numel()).view_as(out.features)).mean()
+    loss = (out.features * torch.linspace(-1, 1, out.features.numel(), device=DEVICE).view_as(out.features)).mean()
     (loss if out.aux_loss is None else loss + out.aux_loss).backward()
     gradients = {name: p.grad.clone() for name, p in backbone.named_parameters() if p.grad is not None}
     aux_loss = 0.0 if out.aux_loss is None else out.aux_loss.item()

@@ -1,0 +1,1 @@
+"""Paired measurements of what pruning saves: cases, arms, timing, files and their pictures."""

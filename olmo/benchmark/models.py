@@ -1,0 +1,123 @@
+"""Models and batches of a case: random weights and noise in the shapes of a config; what is timed does not depend on values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from olmo.batch import Batch, MultimodalType, RowLayout, VisualSegment
+from olmo.benchmark.cases import Case
+from olmo.config import read_yaml
+from olmo.config_files import find_config
+from olmo.models.model import ModelBase, build_model_config
+from olmo.nn.pruning_plan import CellGrid
+
+BASE = "stts_50"
+"""The config whose `model` block every case changes."""
+SEED = 0
+
+
+@dataclass
+class Arm:
+    """One of the two models of a case, with the batch that it gets."""
+
+    config: Any
+    model: ModelBase
+    batch: Batch
+
+
+def overrides_of(case: Case, method: str) -> list[str]:
+    """Changes to the `model` block; `method` none = without pruning."""
+    prune = ["prune=false"] if method == "none" else [f"prune_method={method}", f"topk={case.topk:g}", f"packing={case.packing}"]
+    vision = [*case.vision, *(f"vit.{word}" for word in (*prune, f"activation_checkpointing={case.recompute}".lower()))]
+    compiled = "blocks" if case.compiled else "null"
+    vision += [f"compile_vit={compiled}", f"compile_connector={'dynamic' if case.compiled else 'null'}"]
+    vision += [f"connector_activation_checkpointing={case.recompute}".lower()]
+    llm = [f"llm.activation_checkpoint={'whole_layer' if case.recompute else 'null'}", f"llm.compile={compiled}"]
+    return [*(f"vision_backbone.{word}" for word in vision), *case.llm, *llm, "llm.residual_dropout=0"]
+
+
+def config_of(case: Case, method: str | None = None) -> Any:
+    """The `model` block of a case, or of the same shapes with another method."""
+    raw = read_yaml(find_config(BASE))["model"]
+    return build_model_config(raw).with_overrides(overrides_of(case, case.method if method is None else method))
+
+
+def build(config: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> ModelBase:
+    """The model with random weights, on its device."""
+    model = config.build_model("meta").to_empty(device=device).to(dtype)
+    torch.manual_seed(SEED)
+    model.reset_parameters()
+    return model
+
+
+def twin(config: Any, of: ModelBase) -> ModelBase:
+    """A model of another config that shares the parameters of `of`: two arms in the memory of one."""
+    model = config.build_model("meta")
+    shared = dict(of.named_parameters())
+    for name, parameter in list(model.named_parameters()):
+        if shared[name].shape == parameter.shape:
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, shared[name])
+    return model
+
+
+def prepare(model: ModelBase, case: Case, compiled: bool | None = None) -> ModelBase:
+    """Compilation and recomputation as the trainer applies them."""
+    from olmo.models.molmo2.parallelize import parallelize_model
+
+    compiled = case.compiled if compiled is None else compiled
+    parallelize_model(model, compile_args={"dynamic": False} if compiled else None, activation_checkpointing=case.recompute)
+    return model
+
+
+def arms(case: Case, device: torch.device, batch_of=None) -> tuple[Arm, Arm]:
+    """(baseline, pruned): the same weights, prepared alike, each with the batch that it would get."""
+    batch_of = video_batch if batch_of is None else batch_of
+    configs = config_of(case, "none"), config_of(case)
+    pruned = build(configs[1], device)
+    plain = twin(configs[0], pruned)
+    built = []
+    for config, model in zip(configs, (plain, pruned), strict=True):
+        prepare(model, case)
+        built.append(Arm(config, model, batch_of(case, config).to(device)))
+    return built[0], built[1]
+
+
+def video_batch(case: Case, config: Any) -> Batch:
+    """Rows of one video of noise and its text, a loss on the second half of the text."""
+    frames = case.frames
+    vit, video = config.vision_backbone.vit, config.mm_preprocessor.video
+    cells = CellGrid(vit.grid, (video.pooling_h, video.pooling_w))
+    ids = config.special_token_ids()
+    random = torch.Generator().manual_seed(SEED)
+    frame = torch.tensor([ids["frame_start"], *[ids["image_patch"]] * cells.num_cells, ids["frame_end"]])
+    words = torch.randint(10, config.llm.vocab_size, (case.rows, case.text), generator=random)
+    tokens = torch.cat([frame.repeat(frames).expand(case.rows, -1), words], dim=1)
+    learned = case.text // 2
+    masks = torch.zeros(tokens.shape)
+    masks[:, tokens.shape[1] - learned :] = 1.0
+    segment = VisualSegment(MultimodalType.VIDEO, frames, cells.num_cells)
+    row = RowLayout((segment,) if frames else (), tokens.shape[1], frames * cells.num_cells, learned)
+    pixels = (case.rows, frames, vit.num_patches, 3 * vit.image_patch_size**2)
+    patches = torch.arange(1, vit.num_patches + 1).view(1, -1, 1)
+    pooling = cells.split(patches)[0, :, :, 0] - 1  # [C, G], -1 = missing
+    offsets = torch.arange(frames)[:, None, None] * vit.num_patches
+    pooling = torch.where(pooling >= 0, pooling + offsets, -1).flatten(0, 1)  # [F * C, G]
+    return Batch(
+        input_ids=tokens,
+        position_ids=torch.arange(tokens.shape[1]).expand_as(tokens).contiguous(),
+        layout=(row,) * case.rows,
+        labels=tokens.roll(-1, 1).clamp(max=config.llm.vocab_size - 1),
+        loss_masks=masks,
+        images=torch.randint(0, 256, pixels, generator=random, dtype=torch.uint8) if frames else None,
+        token_pooling=pooling.expand(case.rows, -1, -1).contiguous() if frames else None,
+        metadata=[{}] * case.rows,
+    )
+
+
+def release(module: nn.Module) -> None:
+    """Forget the gradients."""
+    for parameter in module.parameters():
+        parameter.grad = None

@@ -1,0 +1,199 @@
+"""What is timed in each part: a pair of functions, and how much faster the arithmetic says the second one is."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from olmo.benchmark.cases import Case
+from olmo.benchmark.measure import interleave
+from olmo.benchmark.models import Arm, arms, release
+from olmo.models.model import ModelBase
+from olmo.nn.flops import FlopCount, flops_for_layout
+from olmo.nn.image_vit import normalize_pixels
+from olmo.nn.pruning_plan import plan_pruning
+from olmo.nn.temporal_image_vit import PrunedPatches, TemporalVit
+from olmo.nn.token_packing import VarlenPacking
+
+
+@dataclass
+class Pair:
+    """Two arms, ready to be timed."""
+
+    baseline: Callable[[], object]
+    measured: Callable[[], object]
+    ideal_speedup: float | None
+    models: tuple[ModelBase, ...]
+    """Of the two arms (ours only)."""
+    details: dict[str, Any] = field(default_factory=dict)
+    finish: Callable[[], dict[str, Any]] = dict
+    """What is known only after the rounds."""
+
+
+def autocast(device: torch.device):
+    """bf16 on GPUs, where training and asking use it."""
+    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def flops_of(arm: Arm) -> FlopCount:
+    return flops_for_layout(arm.config, arm.batch.layout)
+
+
+def passes(arm: Arm, forward: Callable[[Arm], Tensor], direction: str, device: torch.device) -> Callable[[], object]:
+    """One forward pass, or with its backward pass."""
+
+    def run_forward():
+        with torch.no_grad(), autocast(device):
+            return forward(arm)
+
+    def run_training():
+        with autocast(device):
+            loss = forward(arm).float().square().mean()
+        loss.backward()
+        release(arm.model)
+
+    arm.model.train(direction == "training")
+    return run_training if direction == "training" else run_forward
+
+
+def vit_features(arm: Arm) -> Tensor:
+    """The selected layers of the ViT, from pixels; pruned where the arm prunes."""
+    backbone = arm.model.vision_backbone
+    vit, images = backbone.config.vit, arm.batch.images
+    pixels = normalize_pixels(images.flatten(0, 1), vit.normalize)
+    if isinstance(backbone.image_vit, TemporalVit):
+        plan = plan_pruning(arm.batch.layout, images.shape[1], vit.cells, vit.topk, vit.prune_from_frame, images.device)
+        seen: PrunedPatches = backbone.image_vit(pixels, backbone.layers, plan)
+        return seen.patches
+    hidden = backbone.image_vit(pixels, backbone.layers)
+    return torch.cat([hidden[i] for i in backbone.layers], dim=-1)
+
+
+def vision_features(arm: Arm) -> Tensor:
+    batch = arm.batch
+    return arm.model.vision_backbone(batch.images, batch.token_pooling, batch.layout).features
+
+
+def vit(case: Case, device: torch.device) -> Pair:
+    """The ViT alone."""
+    base, pruned = arms(case, device)
+    counts = [flops_of(arm) for arm in (base, pruned)]
+    vit_flops = [c.vit + c.scorer for c in counts]
+    return Pair(
+        passes(base, vit_features, case.direction, device),
+        passes(pruned, vit_features, case.direction, device),
+        vit_flops[0] / vit_flops[1],
+        (base.model, pruned.model),
+        {"tflop": [f / 1e12 for f in vit_flops], "blocks": base.config.vision_backbone.needed_blocks},
+        finish=lambda: {"stages": selection_stages(pruned, device)},
+    )
+
+
+def selection_stages(arm: Arm, device: torch.device) -> dict[str, float]:
+    """Seconds of what pruning adds to the ViT: scores and selection, and gathering what is kept."""
+    backbone, batch = arm.model.vision_backbone, arm.batch
+    vit, tower = backbone.config.vit, backbone.image_vit
+    if not vit.packs:
+        return {}
+    plan = plan_pruning(batch.layout, batch.images.shape[1], vit.cells, vit.topk, vit.prune_from_frame, device)
+    frames = torch.randn(plan.num_frames, vit.num_patches, vit.image_emb_dim, device=device)
+    with torch.no_grad(), autocast(device):
+        prunable = frames.index_select(0, plan.on_device.frames)
+        keep = plan.cells.spread(tower.decide(prunable, plan)[1])
+        stages = {
+            "scores_and_selection": lambda: tower.decide(prunable, plan),
+            "packing": lambda: VarlenPacking(keep, *plan.slots).pack(frames),
+        }
+        timings = interleave(stages, 3, 1, device)
+    return {name: timing.median for name, timing in timings.items()}
+
+
+def published_case(case: Case, device: torch.device) -> Pair:
+    """ViT and connector."""
+    base, pruned = arms(case, device)
+    vision = [c.vit + c.scorer + c.connector for c in map(flops_of, (base, pruned))]
+    return Pair(
+        passes(base, vision_features, case.direction, device),
+        passes(pruned, vision_features, case.direction, device),
+        vision[0] / vision[1],
+        (base.model, pruned.model),
+        {"tflop": [f / 1e12 for f in vision], "blocks": base.config.vision_backbone.needed_blocks},
+    )
+
+
+def llm(case: Case, device: torch.device) -> Pair:
+    """The language model reading the sequence, with the features already there."""
+    both = arms(case, device)
+    timed, language = [], []
+    for arm in both:
+        arm.model.eval()
+        with torch.no_grad(), autocast(device):
+            vision = arm.model.encode_vision(arm.batch)
+        timed.append(_reading(arm, vision, device))
+        count = flops_of(arm)
+        language.append(count.llm_linear + count.llm_attention)
+    models = tuple(arm.model for arm in both)
+    return Pair(*timed, language[0] / language[1], models, {"tflop": [f / 1e12 for f in language]} | parameters(both[0]))
+
+
+def _reading(arm: Arm, vision, device: torch.device) -> Callable[[], object]:
+    def read():
+        with torch.no_grad(), autocast(device):
+            return arm.model.prefill(arm.batch, 1, vision=vision)[0]
+
+    return read
+
+
+def step(case: Case, device: torch.device) -> Pair:
+    """A training step by the trainer's own code, optimiser included; or the forward pass of the whole model."""
+    both = arms(case, device)
+    counts = [flops_of(arm) for arm in both]
+    factor = 1 if case.direction == "forward" else 4 if case.recompute else 3
+    timed = _steps(both, case, device) if case.direction == "training" else [_forward(arm, device) for arm in both]
+    lengths = [sum(row.num_tokens for row in arm.batch.layout) for arm in both]
+    details = {"tflop": [factor * c.total / 1e12 for c in counts], "model_tflop": [min(factor, 3) * c.total / 1e12 for c in counts]}
+    models = tuple(arm.model for arm in both)
+    return Pair(*timed, counts[0].total / counts[1].total, models, details | {"tokens_before_pruning": lengths} | parameters(both[0]))
+
+
+def _forward(arm: Arm, device: torch.device) -> Callable[[], object]:
+    arm.model.eval()
+
+    def run():
+        with torch.no_grad(), autocast(device):
+            return arm.model(arm.batch, compute_loss=True).loss
+
+    return run
+
+
+def _steps(both: tuple[Arm, Arm], case: Case, device: torch.device) -> list[Callable[[], object]]:
+    """Steps of the two arms on one set of weights and one state of the optimiser."""
+    from olmo.config_files import find_config
+    from olmo.distributed import World
+    from olmo.train.config import TrainConfig
+    from olmo.train.optim import build_optimizer
+    from olmo.train.scheduler import Scheduler
+    from olmo.train.step import TrainStep
+
+    cfg = TrainConfig.load(find_config("stts_50"), [f"device_train_microbatch_size={case.rows}", "compile=null"])
+    optimizer = build_optimizer(cfg.optimizer, both[1].model)
+    scheduler = Scheduler(cfg.scheduler, cfg.max_steps)
+    world = World(0, 0, 1, device)
+    timed = []
+    for arm in both:
+        step = TrainStep(cfg, arm.model, optimizer, scheduler, world)
+        batch = arm.batch.to("cpu")
+        timed.append(lambda step=step, batch=batch: step(batch, 1))
+    return timed
+
+
+def parameters(arm: Arm) -> dict[str, float]:
+    count = sum(p.numel() for p in arm.model.transformer.parameters())
+    return {"llm_parameters": count, "blocks": arm.config.vision_backbone.needed_blocks}
+
+
+PARTS: dict[str, Callable[[Case, torch.device], Pair]] = {"vit": vit, "published_case": published_case, "llm": llm, "step": step}
+"""Parts whose rows compare an unpruned model with a pruned one."""

@@ -1,0 +1,119 @@
+"""Rows of a benchmark and the file they lie in, written after every row so that a run can go on where it stopped."""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from olmo.exceptions import OLMoDataError
+
+PACKAGES = ("torch", "transformers", "numpy", "triton", "flash-attn")
+
+
+@dataclass
+class Row:
+    """One case, measured."""
+
+    key: str
+    part: str
+    method: str
+    packing: str
+    topk: float
+    frames: int
+    direction: str
+    seconds_median: float
+    """Of the arm that is measured."""
+    seconds_iqr: float
+    speedup: float | None = None
+    """Over the baseline: median of the ratios within a round."""
+    ideal_speedup: float | None = None
+    """Ratio of floating point operations."""
+    ideal_fraction: float | None = None
+    """speedup / ideal_speedup."""
+    peak_bytes: int | None = None
+    baseline: str = "unpruned"
+    baseline_seconds_median: float | None = None
+    baseline_seconds_iqr: float | None = None
+    baseline_peak_bytes: int | None = None
+    rounds: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+    """Shapes, FLOPs, utilisation, stages: whatever the part has to say besides."""
+
+
+class ResultFile:
+    """`{"environment": {...}, "rows": [...]}`."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.path, self.device = path, device
+        self.rows: dict[str, Row] = {}
+        if path.exists():
+            self.rows = {row.key: row for row in read_rows(path)}
+
+    def add(self, row: Row) -> None:
+        self.rows[row.key] = row
+        content = {"environment": environment(self.device), "rows": [asdict(r) for r in self.rows.values()]}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(content, indent=1) + "\n")
+        scratch.replace(self.path)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as err:
+        raise OLMoDataError(f"{path} cannot be read as a file of measurements: {err}") from err
+    if not isinstance(content, dict) or not {"environment", "rows"} <= content.keys():
+        raise OLMoDataError(f"{path} is no file of measurements: it has no 'environment' and 'rows'")
+    return content
+
+
+def read_rows(path: Path) -> list[Row]:
+    return [Row(**row) for row in read_file(path)["rows"]]
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on besides the code."""
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": {name: v for name in PACKAGES if (v := _version(name)) is not None},
+        "cuda": torch.version.cuda if cuda else None,
+        "commit": _commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file lies in, with a mark if files differ from it."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
