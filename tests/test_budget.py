@@ -69,6 +69,7 @@ def test_frames_within_budget(num_frames, cells, topk, prune_from_frame):
 
 
 @given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(0, 99))
+@example((4, 5), 90)
 def test_cells_within_budget(shape, percent):
     """No more cells than allowed, and no frame of fair proportions that fits has more. Seen to fail without the allowance for
     rounding of 1 - topk."""

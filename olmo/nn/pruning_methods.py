@@ -86,7 +86,7 @@ def evs(x: Tensor, plan: PruningPlan, config: "TemporalVitConfig", training: boo
 
 def tome(x: Tensor, plan: PruningPlan, config: "TemporalVitConfig", training: bool) -> CellScores:
     """Merge the cells that are most similar to any cell of the previous frame into it."""
-    similarity, match = best_matches(x, plan)
+    similarity, match = best_matches(x, plan.cells)
     return CellScores(1 - similarity, match=match)
 
 

@@ -14,13 +14,12 @@ from torch import Tensor
 from olmo.nn.pruning_plan import CellGrid, PruningPlan
 
 
-def best_matches(x: Tensor, plan: PruningPlan) -> tuple[Tensor, Tensor]:
+def best_matches(x: Tensor, cells: CellGrid) -> tuple[Tensor, Tensor]:
     """For every cell of x [P, N, D]: (cosine with its match [P, C] fp32, the match [P, C] among the P * C cells).
 
     The patches of a cell count as one vector. A cell that the edge of the grid cuts can only match cells that are cut alike, so
-    that every patch has a counterpart. Cells of first frames match themselves, with similarity -1: they never leave.
+    that every patch has a counterpart. Entries of first frames mean nothing: their cells never leave.
     """
-    cells = plan.cells
     vectors = cells.split(x).flatten(2)  # [P, C, G * D]
     vectors = F.normalize(vectors.to(torch.promote_types(x.dtype, torch.float32)), dim=-1, eps=1e-12)
     similarity = vectors[1:] @ vectors[:-1].transpose(1, 2)  # [P - 1, C, C]
@@ -29,11 +28,8 @@ def best_matches(x: Tensor, plan: PruningPlan) -> tuple[Tensor, Tensor]:
         alike = (present[:, None] == present[None]).all(-1)  # [C, C]
         similarity = similarity.masked_fill(~alike, -torch.inf)
     best, where = similarity.max(-1)
-    itself = torch.arange(len(x) * cells.num_cells, device=x.device).view(len(x), -1)
-    first = plan.on_device.first[:, None]
-    best = torch.cat([best.new_full((1, cells.num_cells), -1), best]).masked_fill(first, -1)
-    match = torch.where(first, itself, torch.cat([itself[:1], itself[:-1, :1] + where]))
-    return best, match
+    start = torch.arange(len(x) - 1, device=x.device)[:, None] * cells.num_cells  # of the previous frame
+    return F.pad(best, (0, 0, 1, 0)), F.pad(start + where, (0, 0, 1, 0))
 
 
 def final_matches(keep: Tensor, match: Tensor, most_frames: int) -> Tensor:
@@ -53,7 +49,7 @@ def merge(x: Tensor, keep: Tensor, match: Tensor, plan: PruningPlan) -> Tensor:
 
     x: [P, N, D]; keep, match: [P, C]. Sums run in fp32 at least.
     """
-    cells: CellGrid = plan.cells
+    cells = plan.cells
     end = final_matches(keep, match, max(plan.frame_counts))
     members = cells.split(x.to(torch.promote_types(x.dtype, torch.float32))).flatten(0, 1)  # [P * C, G, D]
     total = torch.zeros_like(members).index_add(0, end, members)
