@@ -39,6 +39,8 @@ class VisualSegment:
     """Frames of the video, or crops of the image(s)."""
     cells_per_frame: int = 0
     """Cells of each frame of a video (rows of `token_pooling` per frame); unused for images."""
+    spared: int = 0
+    """Cells that the model without any pruning would have had on top: of frames left out, or of larger frames."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class RowLayout:
     @property
     def num_frames(self) -> int:
         return sum(s.num_frames for s in self.segments)
+
+    @property
+    def num_spared(self) -> int:
+        """Visual tokens that were spared before the model saw anything (those that it drops itself are not among them)."""
+        return sum(s.spared for s in self.segments)
 
 
 @dataclass

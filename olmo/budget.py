@@ -1,7 +1,8 @@
 """How many cells of a video are dropped: one function, called by the packer before the model runs and by the model itself.
 
 The number is an exact host integer, so that every length after pruning is known before the forward pass starts and
-nothing has to wait for the device.
+nothing has to wait for the device. The other two functions say what a model may see instead that drops nothing: fewer
+frames, or smaller ones, with as many visual tokens.
 """
 
 import numpy as np
@@ -17,3 +18,25 @@ def pruning_budget(num_frames: int, cells_per_frame: int, topk: float, prune_fro
     per_frame = np.float32(cells_per_frame * topk)
     budget = int(per_frame * np.float32(num_frames - prune_from_frame))
     return max(0, min(budget, cells_per_frame * (num_frames - 1)))
+
+
+def frames_within_budget(num_frames: int, cells_per_frame: int, topk: float, prune_from_frame: int = 0) -> int:
+    """Whole frames that have at most as many cells as pruning leaves of `num_frames` frames; at least one."""
+    kept = num_frames * cells_per_frame - pruning_budget(num_frames, cells_per_frame, topk, prune_from_frame)
+    return max(1, kept // cells_per_frame)
+
+
+def cells_within_budget(shape: tuple[int, int], topk: float) -> tuple[int, int]:
+    """Rows and columns of the largest frame with at most 1 - `topk` of the cells of a frame of `shape`; at least one cell.
+
+    The most cells win. Of frames with equally many it is the one whose proportions change least, and the wider one if two do.
+    Strips, whose proportions change by more than a factor of two, are chosen only where nothing else fits.
+    """
+    rows, columns = shape
+    limit = max(1, int(rows * columns * (1 - topk) + 1e-6))  # 10 * (1 - 0.9) is a little less than 1
+
+    def distortion(r: int, c: int) -> float:
+        return max(r * columns, c * rows) / min(r * columns, c * rows)
+
+    fitting = [(r, c) for r in range(1, rows + 1) for c in range(1, columns + 1) if r * c <= limit]
+    return max(fitting, key=lambda s: (distortion(*s) <= 2, s[0] * s[1], -distortion(*s), s[1]))

@@ -143,6 +143,25 @@ def test_dry_run_generates_nothing(shapes, tmp_path, capsys):  # noqa: F811
     assert "a synthetic batch of the configured shapes stands in for the data: moving_shapes has not" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("method", "seen", "left"), [("tome", 5, 45 - 22), ("fewer_frames", 2, 18), ("lower_resolution", 5, 20)])
+def test_every_baseline_trains(method, seen, left, shapes, tmp_path, capsys, monkeypatch):  # noqa: F811
+    """Two steps, on videos of five frames of nine cells, of which pruning leaves 23; the dry run says the same before."""
+    monkeypatch.setenv("COLUMNS", "200")
+    words = ("tiny", "moving_shapes", f"--save_folder={tmp_path}", f"--model.vision_backbone.vit.prune_method={method}")
+    words += ("--global_batch_size=4", "--device_batch_size=2", "--max_duration=2", "--data.num_workers=0", "--data.prefetch_factor=null")
+    words += tuple(f"--data.moving_shapes.{key}" for key in ("num_train=8", "num_test=2", "seconds=2.0", "size=96"))
+    assert launch(*words, "--dry_run") == 0
+    out = capsys.readouterr().out
+    row = next([c.strip().replace(",", "") for c in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│   0 "))
+    _, frames, cells, kept, tokens, after, _ = map(int, row)
+    assert (frames, cells, kept) == (seen, 45, left) and tokens - after == cells - kept
+    assert "ideal speed-up" in out
+    assert launch(*words) == 0
+    assert [r["train/kept_fraction"] for r in records(tmp_path)] == pytest.approx([left / 45] * 2)
+    assert all(r["train/AuxLoss"] == 0 for r in records(tmp_path))
+    assert not any("temporal_token_scorer" in name for name in load_model(select_checkpoint(tmp_path)).state_dict())
+
+
 def torchrun(count: int, *words, env: dict[str, str]) -> subprocess.Popen:
     run = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"} | env

@@ -44,6 +44,7 @@ def write_huggingface(weights: WeightSource, config: Mapping[str, Any], out: Pat
     model_config = build_model_config(config["model"])
     if not isinstance(model_config, Molmo2Config):
         raise OLMoConfigurationError(f"models of type '{config['model'].get('model_name')}' have no Hugging Face format")
+    check_inputs(model_config)
     wanted = check_weights(weights, model_config)
     if prunes(model_config):
         from olmo.convert.remote_code import pruned_config, write_remote_code
@@ -62,6 +63,16 @@ def write_huggingface(weights: WeightSource, config: Mapping[str, Any], out: Pat
         if prunes(model_config):
             write_remote_code(tmp)
         write_safetensors_files(tmp, RenamedWeights(weights, names), done, max_bytes)
+
+
+def check_inputs(config: Molmo2Config) -> None:
+    """Refuse models whose tokens are spared by what they are shown: the exported processor would show them everything."""
+    vit = config.vision_backbone and config.vision_backbone.vit
+    if vit and vit.sees_less:
+        raise OLMoConfigurationError(
+            f"model.vision_backbone.vit.prune_method is {vit.prune_method}, which no Hugging Face processor can follow: "
+            "set vit.prune to false to export the same weights as an unpruned model"
+        )
 
 
 def prunes(config: Molmo2Config) -> bool:

@@ -61,7 +61,7 @@ def write_processor(config: Molmo2Config, folder: Path) -> None:
     for line in not_expressible(config):
         log.warning("the exported processor prepares inputs differently from this package: %s", line)
     ours = build_llm_tokenizer(config.llm)
-    height, width = (int(side) for side in config.vision_backbone.vit.image_default_input_size)
+    height, width = config.vision_backbone.vit.input_size
     pixels = {
         "size": {"height": height, "width": width},
         "patch_size": config.vision_backbone.vit.image_patch_size,

@@ -45,19 +45,20 @@ class VideoLoader:
         if not 0 <= start < end:
             raise BadVideoError(info.path, "invalid_clip", f"clip {list(clip or (start, end))}, video {info.duration:.3f} s")
         by_time = isinstance(sampler, TimeSampler)
-        target_fps, times, indices = (_by_time if by_time else _by_index)(info, sampler, start, end)
+        sample, times, indices = (_by_time if by_time else _by_index)(info, sampler, start, end)
         frames = self.reader.frames_of(info, indices, transform)
         return VideoFrames(
             frames=frames,
             timestamps=times,
-            target_fps=target_fps,
+            target_fps=sample.target_fps,
             size_wh=(info.width, info.height),
+            sampled=sample.sampled,
         )
 
 
 def _by_time(info: VideoInfo, sampler: TimeSampler, start: float, end: float):
     sample = sampler(end - start)
-    return sample.target_fps, sample.positions, info.index_at(start + sample.positions)
+    return sample, sample.positions, info.index_at(start + sample.positions)
 
 
 def _by_index(info: VideoInfo, sampler: FrameSampler, start: float, end: float):
@@ -68,4 +69,4 @@ def _by_index(info: VideoInfo, sampler: FrameSampler, start: float, end: float):
     if total < 1:
         raise BadVideoError(info.path, "invalid_clip", f"no frame between {start:.3f} s and {end:.3f} s")
     sample = sampler(fps, total)
-    return sample.target_fps, sample.positions / fps, first + sample.positions
+    return sample, sample.positions / fps, first + sample.positions

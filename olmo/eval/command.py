@@ -235,12 +235,12 @@ def kept_tokens(config) -> str:
 
     if config.vision_backbone is None:
         return "it takes no videos"
-    video = config.mm_preprocessor.video
-    cells = video_cells(config).num_cells
-    segment = VisualSegment(MultimodalType.VIDEO, video.max_frames, cells)
-    dropped = dropped_cells([segment], *config.mm_preprocessor.pruning(config.vision_backbone.vit))
-    total = video.max_frames * cells
-    return f"a video of {video.max_frames} frames has {total} visual tokens, {total - dropped} after pruning"
+    preprocessor, vit = config.mm_preprocessor, config.vision_backbone.vit
+    sampled, fewer = preprocessor.video.max_frames, preprocessor.fewer_frames(vit)
+    cells, total = video_cells(config).num_cells, sampled * video_cells(config, full=True).num_cells
+    segment = VisualSegment(MultimodalType.VIDEO, sampled if fewer is None else fewer.count(sampled), cells)
+    after = segment.num_frames * cells - dropped_cells([segment], *preprocessor.pruning(vit))
+    return f"a video of {sampled} frames has {total} visual tokens, {after} after pruning"
 
 
 def printed_config(args, model_overrides: Sequence[str], data_overrides: Sequence[str]) -> str:

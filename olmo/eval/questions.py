@@ -112,7 +112,7 @@ class QuestionBatches(torch.utils.data.Dataset):
                 failures.append(err)
                 continue
             visual = prepared.num_pooled
-            counts = {"visual_before": visual, "visual_after": visual - prepared.dropped_cells}
+            counts = {"visual_before": visual + prepared.num_spared, "visual_after": visual - prepared.dropped_cells}
             examples.append(prepared)
             records.append(question.record | counts)
         batch = self.reader.collate(examples) if examples else None

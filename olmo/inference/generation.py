@@ -49,7 +49,7 @@ class GenerationOutput:
     token_ids: list[list[int]]
     """Generated ids of every row, without the end token."""
     tokens_before: list[int]
-    """Prompt tokens of every row before pruning."""
+    """Prompt tokens of every row before pruning (with the visual tokens of frames left out, but not their time stamps)."""
     tokens_after: list[int]
     """Prompt tokens that the language model read."""
     seconds: dict[str, float]
@@ -100,7 +100,7 @@ def generate(
         seconds["decode"] = clock.lap()
     finally:
         model.train(training)
-    before = [row.num_tokens for row in batch.layout]
+    before = [row.num_tokens + row.num_spared for row in batch.layout]
     return GenerationOutput(rows, before, list(output.tokens_after), seconds, output.vision)
 
 

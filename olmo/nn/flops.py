@@ -11,15 +11,15 @@ products. What is not: norms, activations, softmax, rope, embedding look-ups, pa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from olmo.batch import MultimodalType, RowLayout, VisualSegment
-from olmo.budget import pruning_budget
+from olmo.budget import frames_within_budget, pruning_budget
 from olmo.nn.image_vit import VitConfig
 from olmo.nn.llm_config import LlmConfig
 from olmo.nn.pruning_plan import cell_grid
-from olmo.nn.temporal_image_vit import Packing, TemporalVitConfig
+from olmo.nn.temporal_image_vit import Packing, PruneMethod, TemporalVitConfig
 from olmo.nn.vision_backbone import POOL_WIDTH, ImagePooling2D, ImageProjector, MolmoVisionBackboneConfig
 
 
@@ -30,7 +30,7 @@ class FlopCount:
     vit: float = 0.0
     """Patch embedding and the blocks that run, dense and packed."""
     scorer: float = 0.0
-    """Temporal token scorer."""
+    """Temporal token scorer, or the similarities by which cells are merged."""
     connector: float = 0.0
     """Pooling and projection of the kept cells."""
     llm_linear: float = 0.0
@@ -67,9 +67,18 @@ def format_flops(value: float) -> str:
 def flops_for_video(
     model_config: Any, num_frames: int, text_tokens: int, *, loss_tokens: int = 0, topk: float | None = None, prune_at: int | None = None
 ) -> FlopCount:
-    """One video with `text_tokens` tokens of text; every frame stands between a start and an end token."""
-    video = model_config.mm_preprocessor.video
-    cells = cell_grid(model_config.vision_backbone.vit.grid, (video.pooling_h, video.pooling_w)).num_cells
+    """One video with `text_tokens` tokens of text; every frame stands between a start and an end token.
+
+    `num_frames` are the sampled frames, of which `fewer_frames` takes fewer.
+    """
+    video, vit = model_config.mm_preprocessor.video, model_config.vision_backbone.vit
+    if topk is not None and vit.sees_less:
+        words = [f"vision_backbone.vit.topk={topk}", "mm_preprocessor.video.topk=null"]
+        model_config, topk = model_config.with_overrides(words), None
+        vit = model_config.vision_backbone.vit
+    cells = cell_grid(vit.grid, (video.pooling_h, video.pooling_w)).num_cells
+    if vit.thins_frames:
+        num_frames = frames_within_budget(num_frames, cells, vit.topk, vit.prune_from_frame)
     segment = VisualSegment(MultimodalType.VIDEO, num_frames, cells)
     tokens = num_frames * (cells + 2) + text_tokens
     row = RowLayout((segment,), num_tokens=tokens, num_pooled=num_frames * cells, num_loss_tokens=loss_tokens)
@@ -80,8 +89,13 @@ def flops_for_layout(model_config: Any, rows: Sequence[RowLayout], *, topk: floa
     """A batch described by its host-side layout.
 
     `model_config` is a `model` block; its `llm`, `vision_backbone` and `mm_preprocessor` are read. `topk` and `prune_at`
-    override it (`topk=0` = the same model unpruned).
+    override it (`topk=0` = the same model unpruned). Of a model that is shown less only `topk=0` can be asked, because a layout says
+    what was seen; the frames left out are added without their time stamps.
     """
+    if topk is not None and model_config.vision_backbone is not None and model_config.vision_backbone.vit.sees_less:
+        assert topk == 0, "the layout of a model that sees less holds for its own topk only"
+        rows = [all_seen(row, model_config.vision_backbone.vit) for row in rows]
+        model_config = model_config.with_overrides(["vision_backbone.vit.prune=false"])
     count = FlopCount()
     for row in rows:
         num_tokens = row.num_tokens
@@ -91,6 +105,21 @@ def flops_for_layout(model_config: Any, rows: Sequence[RowLayout], *, topk: floa
             num_tokens -= dropped
         count += llm_flops(model_config.llm, num_tokens, row.num_loss_tokens)
     return count
+
+
+def all_seen(row: RowLayout, vit: VitConfig) -> RowLayout:
+    """The row that the unpruned model would have had: with the frames that were left out, or with larger frames."""
+
+    def whole(s: VisualSegment) -> VisualSegment:
+        if not s.spared:
+            return s
+        if vit.thins_frames:
+            return replace(s, num_frames=s.num_frames + s.spared // s.cells_per_frame, spared=0)
+        return replace(s, cells_per_frame=s.cells_per_frame + s.spared // s.num_frames, spared=0)
+
+    spared = row.num_spared
+    segments = tuple(whole(s) for s in row.segments)
+    return replace(row, segments=segments, num_tokens=row.num_tokens + spared, num_pooled=row.num_pooled + spared)
 
 
 def llm_flops(llm: LlmConfig, num_tokens: int, loss_tokens: int = 0) -> FlopCount:
@@ -116,12 +145,15 @@ def _vision_flops(model_config: Any, row: RowLayout, topk: float | None, prune_a
         dropped = cells = 0
         if segment.kind == MultimodalType.VIDEO:
             cells = segment.num_frames * segment.cells_per_frame
-            if vit.prune and topk > 0:
+            if vit.drops_cells and topk > 0:
                 dropped = pruning_budget(segment.num_frames, segment.cells_per_frame, topk, prune_from_frame)
         kept_share = 1.0 - dropped / cells if cells else 1.0
         count += _vit_flops(vision, segment.num_frames, kept_share, prune_at)
         if dropped and vit.has_scorer:
             count += _scorer_flops(vit, segment.num_frames)
+        elif dropped and vit.prune_method == PruneMethod.tome:
+            width = vit.pooling_h * vit.pooling_w * vit.image_emb_dim
+            count += FlopCount(scorer=2.0 * (segment.num_frames - 1) * vit.cells.num_cells**2 * width)
         video_cells += cells
         dropped_total += dropped
     count += _connector_flops(vision, model_config.llm, video_cells - dropped_total, video.pooling_h * video.pooling_w)

@@ -101,10 +101,27 @@ class VitConfig(BaseConfig):
         return {k: v for k, v in raw.items() if k != "truncate_pos_ids"}
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of a frame."""
+    def full_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches that `image_default_input_size` holds."""
         height, width = self.image_default_input_size
         return height // self.image_patch_size, width // self.image_patch_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of the frames that the ViT gets."""
+        return self.full_grid
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the frames that the ViT gets."""
+        return self.grid[0] * self.image_patch_size, self.grid[1] * self.image_patch_size
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Rows and columns of the table of position embeddings: a square or, if there is none of that size, the full grid."""
+        positions = self.image_num_pos - self.num_prefix_tokens
+        side = math.isqrt(max(positions, 0))
+        return (side, side) if side * side == positions else self.full_grid
 
     @property
     def num_patches(self) -> int:
@@ -117,7 +134,22 @@ class VitConfig(BaseConfig):
 
     @property
     def prune(self) -> bool:
-        """Whether cells of videos are dropped; a plain ViT drops none."""
+        """Whether videos are to have fewer visual tokens, by whatever method; a plain ViT spares none."""
+        return False
+
+    @property
+    def drops_cells(self) -> bool:
+        """Whether cells of videos are dropped inside the model."""
+        return False
+
+    @property
+    def sees_less(self) -> bool:
+        """Whether tokens are spared by showing the model less (fewer or smaller frames), so that it drops none itself."""
+        return self.prune and not self.drops_cells
+
+    @property
+    def thins_frames(self) -> bool:
+        """Whether fewer of a video's sampled frames are looked at."""
         return False
 
     @property
@@ -154,11 +186,11 @@ class VitConfig(BaseConfig):
         for name, known in (("image_mlp_activations", ACTIVATIONS), ("sdpa_backend", KERNELS), ("normalize", PIXEL_STATISTICS)):
             if getattr(self, name) not in known:
                 raise OLMoConfigurationError(f"vit.{name} = '{getattr(self, name)}' is unknown; known: {', '.join(known)}")
-        positions = self.image_num_pos - self.num_prefix_tokens
-        if positions != self.num_patches and math.isqrt(max(positions, 0)) ** 2 != positions:
+        positions, (rows, columns) = self.image_num_pos - self.num_prefix_tokens, self.position_grid
+        if positions != rows * columns:
             raise OLMoConfigurationError(
                 f"vit.image_num_pos = {self.image_num_pos} gives {positions} patch positions, which is neither the grid "
-                f"{self.grid[0]} x {self.grid[1]} nor a square that could be interpolated to it"
+                f"{rows} x {columns} nor a square that could be interpolated to it"
             )
         if self.attention_type not in ("sdpa", "direct"):
             raise OLMoConfigurationError(f"vit.attention_type = '{self.attention_type}' is unknown; known: sdpa, direct")
@@ -319,23 +351,19 @@ class ImageVit(nn.Module):
             block.reset_parameters()
 
     def position_embedding(self) -> Tensor:
-        """[tokens, D] for the configured grid; a square table of another size is interpolated."""
-        rows, columns = self.config.grid
-        num_prefix = self.config.num_prefix_tokens
-        positions = self.config.image_num_pos - num_prefix
-        side = math.isqrt(positions)
-        if positions == rows * columns and (side * side != positions or side == rows):
+        """[tokens, D] for the grid of the frames; a table of another size is interpolated."""
+        if self.config.position_grid == self.config.grid:
             return self.positional_embedding
-        prefix, patches = self.positional_embedding.split([num_prefix, positions])
-        table = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        table = F.interpolate(table, size=(rows, columns), mode="bicubic", align_corners=False, antialias=True)
+        prefix, patches = self.positional_embedding.tensor_split([self.config.num_prefix_tokens])
+        table = patches.float().unflatten(0, self.config.position_grid)[None].permute(0, 3, 1, 2)
+        table = F.interpolate(table, size=self.config.grid, mode="bicubic", align_corners=False, antialias=True)
         return torch.cat([prefix, table[0].flatten(1).T.to(prefix.dtype)])
 
     def embed(self, x: Tensor) -> Tensor:
         """Patches [F, N, px] to the input of block 0, [F, prefix + N, D]."""
         if x.shape[1] != self.config.num_patches:
             raise OLMoConfigurationError(
-                f"frames come with {x.shape[1]} patches, but vit.image_default_input_size = {list(self.config.image_default_input_size)} "
+                f"frames come with {x.shape[1]} patches, but vit.image_default_input_size = {list(self.config.input_size)} "
                 f"and vit.image_patch_size = {self.config.image_patch_size} make {self.config.num_patches}"
             )
         x = self.patch_embedding(x.to(self.patch_embedding.weight.dtype))

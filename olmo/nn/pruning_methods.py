@@ -1,7 +1,8 @@
 """Which cells a video loses.
 
 Every method answers with one score per cell of the prunable frames (low = drop first) and, for some, with frames that it
-wants to protect. `select` turns both into the keep mask, so that every method keeps exactly the same number of cells.
+wants to protect or cells to merge with. `select` makes the keep mask of it, so that every method keeps exactly the same
+number of cells. (`fewer_frames` and `lower_resolution` spare tokens before the model sees them and are not here.)
 Shapes: P = frames of prunable videos, C = cells of a frame, G = patches of a cell, V = videos.
 """
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from olmo.nn.pruning_plan import CellGrid, PruningPlan
+from olmo.nn.token_merging import best_matches
 
 if TYPE_CHECKING:
     from olmo.nn.temporal_image_vit import TemporalVitConfig
@@ -32,6 +34,8 @@ class CellScores:
     """[P, C] fp32, low = drop first."""
     protected: Tensor | None = None
     """[P] bool: frames that lose cells only after all others have lost theirs."""
+    match: Tensor | None = None
+    """[P, C] cell among the P * C into which a cell is merged if it leaves; None = cells that leave are gone."""
 
 
 Method = Callable[[Tensor, PruningPlan, "TemporalVitConfig", bool], CellScores]
@@ -78,6 +82,12 @@ def previous_frame_scores(x: Tensor, cells: CellGrid) -> Tensor:
 def evs(x: Tensor, plan: PruningPlan, config: "TemporalVitConfig", training: bool) -> CellScores:
     """Keep what changed most since the previous frame."""
     return CellScores(previous_frame_scores(x, plan.cells))
+
+
+def tome(x: Tensor, plan: PruningPlan, config: "TemporalVitConfig", training: bool) -> CellScores:
+    """Merge the cells that are most similar to any cell of the previous frame into it."""
+    similarity, match = best_matches(x, plan.cells)
+    return CellScores(1 - similarity, match=match)
 
 
 def random(x: Tensor, plan: PruningPlan, config: "TemporalVitConfig", training: bool) -> CellScores:
@@ -140,5 +150,5 @@ def first_sufficient(scores: Tensor, protected: Tensor, plan: PruningPlan) -> Ce
     return CellScores(scores[attempt, frame], protected[attempt, frame])
 
 
-METHODS: dict[str, Method] = {"easy": easy, "heuristic": heuristic, "random": random, "evs": evs}
+METHODS: dict[str, Method] = {"easy": easy, "heuristic": heuristic, "random": random, "evs": evs, "tome": tome}
 """Methods without parameters; `scorer` is learned and lives with the ViT."""

@@ -63,6 +63,12 @@ class CellGrid:
         x = x.view(x.shape[0], rows, h, columns, w, -1).transpose(2, 3)
         return x.reshape(x.shape[0], rows * columns, h * w, -1)
 
+    def join(self, x: Tensor) -> Tensor:
+        """Cells [F, C, G, D] back to patches [F, N, D]: undoes `split`."""
+        (rows, columns), (h, w), (top, left), (height, width) = self.shape, self.window, self.before, self.grid
+        x = x.view(x.shape[0], rows, columns, h, w, -1).transpose(2, 3).reshape(x.shape[0], rows * h, columns * w, -1)
+        return x[:, top : top + height, left : left + width].flatten(1, 2)
+
     def spread(self, cells: Tensor) -> Tensor:
         """One value per cell [F, C] to one value per patch [F, N]."""
         (top, left), (height, width) = self.before, self.grid

@@ -13,22 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from olmo.budget import cells_within_budget
 from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.image_vit import ImageVit, SiglipVisionTransformer, VisionBackboneType, VitAttention, VitConfig, trunc_normal_fan_in
 from olmo.nn.pruning_methods import METHODS, CellScores, neighbour_similarity, select
 from olmo.nn.pruning_plan import CellGrid, PruningPlan, cell_grid
+from olmo.nn.token_merging import merge
 from olmo.nn.token_packing import FirstFitPacking, VarlenPacking
 
 
 class PruneMethod(StrEnum):
-    """How cells are chosen."""
+    """How a video comes to have fewer visual tokens."""
 
     scorer = "scorer"
     easy = "easy"
     heuristic = "heuristic"
     random = "random"
     evs = "evs"
+    tome = "tome"
+    fewer_frames = "fewer_frames"
+    lower_resolution = "lower_resolution"
+
+
+FEWER_INPUTS = (PruneMethod.fewer_frames, PruneMethod.lower_resolution)
+"""Baselines at an equal number of visual tokens: the model sees less and drops nothing."""
 
 
 class Packing(StrEnum):
@@ -55,7 +64,8 @@ class TemporalVitConfig(VitConfig):
     prune: bool = True
     """false is the plain ViT, bit for bit."""
     prune_method: PruneMethod = PruneMethod.scorer
-    """scorer (learned), easy, heuristic, random, or evs (decides after the ViT; only the connector and the LLM get faster)."""
+    """scorer (learned), easy, heuristic, random, evs (decides after the ViT; only the connector and the LLM get faster), tome (averages
+    similar cells into one), fewer_frames (of those sampled), or lower_resolution (smaller frames, and images as well)."""
     prune_at: int = 3
     """Block, counted from 0, whose output is scored."""
     pruning_in_scorer: bool = True
@@ -86,9 +96,26 @@ class TemporalVitConfig(VitConfig):
     """Seed of prune_method random outside training."""
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """That of the configured size or, with `lower_resolution`, the largest one with at most 1 - `topk` of its cells."""
+        if not (self.prune and self.prune_method == PruneMethod.lower_resolution):
+            return self.full_grid
+        window = self.pooling_h, self.pooling_w
+        cells = cells_within_budget(cell_grid(self.full_grid, window).shape, self.topk)
+        return tuple(min(c * w, g) for c, w, g in zip(cells, window, self.full_grid, strict=True))
+
+    @property
     def cells(self) -> CellGrid:
         """Cells of a video frame."""
         return cell_grid(self.grid, (self.pooling_h, self.pooling_w))
+
+    @property
+    def drops_cells(self) -> bool:
+        return self.prune and self.prune_method not in FEWER_INPUTS
+
+    @property
+    def thins_frames(self) -> bool:
+        return self.prune and self.prune_method == PruneMethod.fewer_frames
 
     @property
     def has_scorer(self) -> bool:
@@ -96,24 +123,24 @@ class TemporalVitConfig(VitConfig):
 
     @property
     def packs(self) -> bool:
-        return self.prune and self.prune_method != PruneMethod.evs and (self.pruning_in_scorer or not self.has_scorer)
+        return self.drops_cells and self.prune_method != PruneMethod.evs and (self.pruning_in_scorer or not self.has_scorer)
 
     def validate(self) -> None:
         super().validate()
         if not 0 <= self.topk < 1:
             raise OLMoConfigurationError(f"vit.topk = {self.topk} must lie in [0, 1): it is the fraction of cells that is removed")
         if self.merge:
-            raise OLMoConfigurationError("vit.merge must be false: merging cells is not implemented")
+            raise OLMoConfigurationError("vit.merge must be false: it is reserved, and vit.prune_method=tome merges cells")
         if not 0 < self.rescale_bias_min <= 1:
             raise OLMoConfigurationError(f"vit.rescale_bias_min = {self.rescale_bias_min} must lie in (0, 1]: its logarithm is a bias")
-        if self.prune and self.image_model_type != VisionBackboneType.siglip:
+        if self.drops_cells and self.image_model_type != VisionBackboneType.siglip:
             raise OLMoConfigurationError(f"vit.image_model_type = {self.image_model_type} cannot prune: set vit.prune=false or use siglip")
-        if self.prune and self.attention_dropout and self.packing != Packing.first_fit:
+        if self.drops_cells and self.attention_dropout and self.packing != Packing.first_fit:
             raise OLMoConfigurationError("vit.attention_dropout must be 0 with vit.packing varlen, whose kernels have no dropout")
 
     def validate_prune_at(self, needed_blocks: int) -> None:
         """`needed_blocks`: how many blocks run."""
-        if self.prune and self.prune_method != PruneMethod.evs and not 0 <= self.prune_at <= needed_blocks - 2:
+        if self.drops_cells and self.prune_method != PruneMethod.evs and not 0 <= self.prune_at <= needed_blocks - 2:
             raise OLMoConfigurationError(
                 f"vit.prune_at = {self.prune_at} must lie in 0..{needed_blocks - 2}: {needed_blocks} ViT blocks run, "
                 "and one has to follow the scored one"
@@ -121,7 +148,7 @@ class TemporalVitConfig(VitConfig):
 
     @property
     def vit_class(self) -> type[ImageVit]:
-        return TemporalVit if self.prune else super().vit_class
+        return TemporalVit if self.drops_cells else super().vit_class
 
 
 class ScorerMlp(nn.Module):
@@ -218,8 +245,13 @@ class TemporalVit(SiglipVisionTransformer):
             return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(plan.num_frames))
 
         prunable = x.index_select(0, plan.on_device.frames)  # [P, N, D]
-        scores, keep_cells = self.decide(prunable, plan)
+        answer = self.decide(prunable, plan)
+        scores, keep_prunable = answer.scores, select(answer, plan)  # [P, C]
+        keep_cells = x.new_ones(plan.num_frames, plan.cells.num_cells, dtype=torch.bool)
+        keep_cells.index_copy_(0, plan.on_device.frames, keep_prunable)
         keep = plan.cells.spread(keep_cells) & plan.on_device.real[:, None]  # [F, N]
+        if answer.match is not None:
+            x = hidden[decide_at] = x.index_copy(0, plan.on_device.frames, merge(prunable, keep_prunable, answer.match, plan))
         similarity = neighbour_similarity(prunable, plan.cells) if self.training and config.has_scorer else None
         resume = decide_at + 1
         if config.has_scorer:
@@ -247,15 +279,12 @@ class TemporalVit(SiglipVisionTransformer):
             x = outputs[i] = self.blocks[i](x, **attention)
         return x
 
-    def decide(self, x: Tensor, plan: PruningPlan) -> tuple[Tensor, Tensor]:
-        """Scores [P, C] of the prunable frames x [P, N, D], and which cells of the batch stay: [F, C] bool."""
+    def decide(self, x: Tensor, plan: PruningPlan) -> CellScores:
+        """What the configured method thinks of the cells of the prunable frames x [P, N, D]."""
         if self.scorer is not None:
-            answer = CellScores(self.scorer(plan.cells.split(x), plan.on_device.first, plan.cells.present(x.device)))
-        else:
-            with torch.autocast(x.device.type, enabled=False):
-                answer = METHODS[self.config.prune_method](x.detach(), plan, self.config, self.training)
-        keep = x.new_ones(plan.num_frames, plan.cells.num_cells, dtype=torch.bool)
-        return answer.scores, keep.index_copy_(0, plan.on_device.frames, select(answer, plan))
+            return CellScores(self.scorer(plan.cells.split(x), plan.on_device.first, plan.cells.present(x.device)))
+        with torch.autocast(x.device.type, enabled=False):
+            return METHODS[self.config.prune_method](x.detach(), plan, self.config, self.training)
 
     def idle_scorer(self, x: Tensor) -> Tensor | None:
         """Run the scorer on one frame with weight zero, so that it takes part in the collectives of a sharded model."""

@@ -34,7 +34,7 @@ class TemporalVisionBackboneConfig(MolmoVisionBackboneConfig):
 
 
 class TemporalVisionBackbone(MolmoVisionBackbone):
-    """Same interface as the plain backbone; with `vit.prune` false it is the plain backbone."""
+    """Same interface as the plain backbone; where the ViT drops no cells it is the plain backbone."""
 
     config: TemporalVisionBackboneConfig
 
@@ -48,7 +48,7 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
     ) -> VisionOutput:
         """images: [B, T, N, px]; token_pooling: [B, P, G]; see `VisionOutput`."""
         vit = self.config.vit
-        if images is None or not vit.prune:
+        if images is None or not vit.drops_cells:
             return super().forward(images, token_pooling, layout, image_masks)
         frames_per_row, num_patches = images.shape[1:3]
         plan = plan_pruning(layout, frames_per_row, vit.cells, vit.topk, vit.prune_from_frame, images.device)

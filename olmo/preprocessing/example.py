@@ -84,6 +84,11 @@ class ProcessedExample:
         return 0 if self.token_pooling is None else int((self.token_pooling >= 0).any(axis=1).sum())
 
     @property
+    def num_spared(self) -> int:
+        """Visual tokens that were spared before the model, by showing it less."""
+        return sum(s.spared for s in self.segments)
+
+    @property
     def num_loss_tokens(self) -> int:
         return int((self.loss_masks > 0).sum())
 

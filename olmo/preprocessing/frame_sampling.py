@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from olmo.budget import frames_within_budget
 from olmo.exceptions import OLMoConfigurationError
 
 DEFAULT_CANDIDATE_FPS = (0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 16.0)
@@ -18,6 +19,32 @@ class Sample(NamedTuple):
     """The rate that was aimed at, when the mode has one."""
     positions: np.ndarray
     """Seconds (float64, time sampler) or frame indices (int64, frame sampler), ascending."""
+    sampled: int | None = None
+    """How many there were before some were left out; None where none were."""
+
+
+@dataclass(frozen=True)
+class FewerFrames:
+    """Leaves out sampled frames, so that those that stay have no more cells than pruning by `topk` would leave of all of them."""
+
+    cells_per_frame: int
+    topk: float
+    """Fraction of a video's cells that pruning would remove."""
+    prune_from_frame: int = 0
+    """Frames that its budget does not count."""
+
+    def count(self, num_frames: int) -> int:
+        """How many of `num_frames` sampled frames stay."""
+        return frames_within_budget(num_frames, self.cells_per_frame, self.topk, self.prune_from_frame)
+
+    def which(self, num_frames: int) -> np.ndarray:
+        """Numbers of the frames that stay: evenly spread, from the first to the last (one alone is the first)."""
+        return np.linspace(0, num_frames - 1, self.count(num_frames)).round().astype(np.int64)
+
+    def of(self, sample: Sample) -> Sample:
+        """What stays of a sampler's answer."""
+        n = len(sample.positions)
+        return sample._replace(positions=sample.positions[self.which(n)], sampled=n) if n else sample
 
 
 def _rng(rng: np.random.Generator | None, mode: str) -> np.random.Generator:
@@ -42,8 +69,14 @@ class TimeSampler:
     """Whether the random variants are on."""
     rng: np.random.Generator | None = None
     """Source of randomness (the example's own generator)."""
+    fewer: FewerFrames | None = None
+    """Which of the chosen times are left out."""
 
     def __call__(self, duration: float) -> Sample:
+        sample = self._sample(duration)
+        return sample if self.fewer is None else self.fewer.of(sample)
+
+    def _sample(self, duration: float) -> Sample:
         n, mode = self.max_frames, self.frame_sample_mode
         if mode == "uniform":
             if self.max_fps is not None:
@@ -103,8 +136,14 @@ class FrameSampler:
     """Whether the random variants are on."""
     rng: np.random.Generator | None = None
     """Source of randomness (the example's own generator)."""
+    fewer: FewerFrames | None = None
+    """Which of the chosen frames are left out."""
 
     def __call__(self, video_fps: float, total_frames: int) -> Sample:
+        sample = self._sample(video_fps, total_frames)
+        return sample if self.fewer is None else self.fewer.of(sample)
+
+    def _sample(self, video_fps: float, total_frames: int) -> Sample:
         n, mode = self.max_frames, self.frame_sample_mode
         if mode == "uniform":
             return Sample(None, _to_index(np.linspace(0, total_frames, min(n, total_frames), endpoint=False)))

@@ -75,7 +75,7 @@ class ExamplePreprocessor:
         """Most frames or crops that one example can have."""
         counts = [1]
         if self.video is not None:
-            counts.append(self.video.config.max_frames)
+            counts.append(self.video.max_frames)
         if self.image is not None:
             cfg = self.image.config
             counts += [cfg.max_crops + 1, (cfg.max_images or 0) * (cfg.max_multi_image_crops + 1)]
@@ -102,7 +102,9 @@ class ExamplePreprocessor:
     def _load(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Decoded media under their own keys."""
         if (video := example.get("video")) is not None:
-            return {"video": video if isinstance(video, VideoFrames) else self._load_video(str(video), example, rng)}
+            if not isinstance(video, VideoFrames):
+                return {"video": self._load_video(str(video), example, rng)}
+            return {"video": video if self.video.fewer is None else video.thinned(self.video.fewer)}
         if (image := example.get("image")) is not None:
             many = isinstance(image, (list, tuple))
             return {"image": [load_image(i) for i in image] if many else load_image(image)}
@@ -120,11 +122,15 @@ class ExamplePreprocessor:
                     f"{describe(example)}: sampler_overrides has the unknown key {unknown[0]}; known: {', '.join(sorted(known))}"
                 )
             sampler = replace(sampler, **overrides)
+        fps, fewer = metadata.get("fake_timestamp_fps"), self.video.fewer
+        if fewer is not None and fps is None:  # a rate is told from all frames: then some are left out afterwards
+            sampler = replace(sampler, fewer=fewer)
         start, end = metadata.get("clip_start_time"), metadata.get("clip_end_time")
         clip = None if start is None and end is None else (float(start or 0), float("inf") if end is None else float(end))
         frames = self.load_video(path, sampler, clip=clip, transform=self.video.pixels.resize_frame)
-        if (fps := metadata.get("fake_timestamp_fps")) is not None:
+        if fps is not None:
             frames = frames.with_fake_fps(fps)
+            frames = frames if fewer is None else frames.thinned(fewer)
         return frames
 
     def _process(self, example: Mapping[str, Any], rng: np.random.Generator, name: str) -> ProcessedExample:

@@ -10,7 +10,7 @@ from olmo.batch import MultimodalType, VisualSegment
 from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.example import VisionTokens
-from olmo.preprocessing.frame_sampling import DEFAULT_CANDIDATE_FPS, FrameSampler, TimeSampler
+from olmo.preprocessing.frame_sampling import DEFAULT_CANDIDATE_FPS, FewerFrames, FrameSampler, TimeSampler
 from olmo.preprocessing.images import PixelConfig
 from olmo.preprocessing.pooling import frame_windows, shifted
 from olmo.tokenizer import Tokenizer
@@ -44,6 +44,8 @@ class VideoFrames:
     """Spoken text: a string, or (start, end) seconds -> text."""
     size_wh: tuple[int, int] | None = None
     """Width and height of the original frames; taken from `frames` when not given."""
+    sampled: int | None = None
+    """Frames that were sampled before some were left out to see fewer of them; None where none were."""
 
     def __post_init__(self):
         if len(self.frames) != len(self.timestamps):
@@ -53,6 +55,11 @@ class VideoFrames:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def thinned(self, fewer: FewerFrames) -> "VideoFrames":
+        """Only the frames that `fewer` leaves."""
+        which = fewer.which(len(self))
+        return replace(self, frames=self.frames[which], timestamps=np.asarray(self.timestamps)[which], sampled=len(self))
 
     def with_fake_fps(self, fps: float) -> "VideoFrames":
         """Pretend that a video sampled at 2 frames per second was sampled at `fps` (tracking data annotated at other rates)."""
@@ -167,18 +174,34 @@ class VideoPreprocessorConfig(BaseConfig):
 class VideoPreprocessor:
     """Frames -> tokens, patches and pooling windows."""
 
-    def __init__(self, config: VideoPreprocessorConfig, pixels: PixelConfig, tokenizer: Tokenizer):
+    def __init__(
+        self,
+        config: VideoPreprocessorConfig,
+        pixels: PixelConfig,
+        tokenizer: Tokenizer,
+        fewer: FewerFrames | None = None,
+        full_cells: int | None = None,
+    ):
+        """`fewer`: leaves out sampled frames. `full_cells`: cells of a frame of the model's full resolution (default: these are it)."""
         config.check()
-        self.config, self.pixels, self.tokenizer = config, pixels, tokenizer
+        self.config, self.pixels, self.tokenizer, self.fewer = config, pixels, tokenizer, fewer
         window = frame_windows(pixels.grid, config.pooling_h, config.pooling_w)
         self.frame_pooling = window.reshape(-1, window.shape[-1])  # [cells, G]
+        self.full_cells = self.cells_per_frame if full_cells is None else full_cells
 
     @property
     def cells_per_frame(self) -> int:
         return len(self.frame_pooling)
 
-    def segment(self, num_frames: int) -> VisualSegment:
-        return VisualSegment(MultimodalType.VIDEO, num_frames, self.cells_per_frame)
+    @property
+    def max_frames(self) -> int:
+        """Most frames that the model gets of one video."""
+        return self.config.max_frames if self.fewer is None else self.fewer.count(self.config.max_frames)
+
+    def segment(self, num_frames: int, sampled: int | None = None) -> VisualSegment:
+        """`num_frames` frames that are left of `sampled` ones (default: all of them)."""
+        full = (num_frames if sampled is None else sampled) * self.full_cells
+        return VisualSegment(MultimodalType.VIDEO, num_frames, self.cells_per_frame, spared=full - num_frames * self.cells_per_frame)
 
     def __call__(self, video: VideoFrames, max_subtitle_tokens: int | None = None) -> VisionTokens:
         """`max_subtitle_tokens`: room that this example leaves for subtitles, on top of the configured limit (None = no limit)."""
@@ -195,7 +218,7 @@ class VideoPreprocessor:
             blocks=[np.concatenate([frame_tokens, np.asarray(subtitle, dtype=np.int64)])],
             images=self.pixels.to_patches(crops),
             token_pooling=pooling.reshape(-1, pooling.shape[-1]),
-            segments=(self.segment(len(video)),),
+            segments=(self.segment(len(video), video.sampled),),
         )
 
     def frame_tokens(self, timestamps: Sequence[float]) -> np.ndarray:

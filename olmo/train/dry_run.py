@@ -75,15 +75,15 @@ def parameter_table(model: ModelBase) -> Table:
 
 
 def token_table(cfg: TrainConfig, batch: Batch) -> Table:
-    """Per row: frames, cells and tokens, before and after pruning."""
+    """Per row: frames, cells and tokens, before and after pruning (time stamps of frames left out are not counted before)."""
     topk, prune_from_frame = pruning(cfg)
     table = Table("row", "frames", "cells", "cells kept", "tokens", "tokens after", "with loss", title="one device batch")
     for column in table.columns:
         column.justify = "right"
     for i, row in enumerate(batch.layout):
         dropped = dropped_cells(row.segments, topk, prune_from_frame)
-        cells = f"{row.num_pooled:,}", f"{row.num_pooled - dropped:,}"
-        table.add_row(str(i), str(row.num_frames), *cells, f"{row.num_tokens:,}", f"{row.num_tokens - dropped:,}", str(row.num_loss_tokens))
+        counts = [n for total in (row.num_pooled, row.num_tokens) for n in (total + row.num_spared, total - dropped)]
+        table.add_row(str(i), str(row.num_frames), *(f"{n:,}" for n in counts), str(row.num_loss_tokens))
     return table
 
 

@@ -60,8 +60,8 @@ def batch_counts(batch: Batch) -> dict[str, int]:
         branches = sum(int((row % EXAMPLE_STRIDE != SHARED_PREFIX).sum()) for row in ids)
     return {
         "examples": len(batch),
-        "before": sum(row.num_tokens for row in batch.layout),
-        "cells": sum(row.num_pooled for row in batch.layout),
+        "before": sum(row.num_tokens + row.num_spared for row in batch.layout),
+        "cells": sum(row.num_pooled + row.num_spared for row in batch.layout),
         "loss_tokens": sum(row.num_loss_tokens for row in batch.layout),
         "frames": sum(row.num_frames for row in batch.layout),
         "packed": packed,

@@ -15,6 +15,7 @@ import torch
 
 from olmo.checkpoints import load_config, open_weights
 from olmo.convert.remote_code.generate import remote_modules
+from olmo.exceptions import OLMoConfigurationError
 from olmo.inference.generation import SamplingConfig, generate
 from tests.checkpoints.formats import weights_of
 from tests.convert.hf_export import ask_in_fresh_process, export
@@ -171,3 +172,11 @@ def test_a_fresh_process_computes_the_same(folder):
         with torch.no_grad():
             assert torch.equal(ours(inputs, logits="all").logits, theirs["logits"][0])
         assert generate(ours, inputs, 12).token_ids[0] == theirs["generated"].tolist()
+
+
+@pytest.mark.parametrize("method", ["fewer_frames", "lower_resolution"])
+def test_models_that_see_less(tmp_path, method):
+    """Their weights are those of an unpruned model, but an exported processor would show it everything."""
+    model = pruned_model(prune_method=method)
+    with pytest.raises(OLMoConfigurationError, match=f"prune_method is {method}.*set vit.prune to false"):
+        export(model, tmp_path / "out")

@@ -6,6 +6,7 @@ import torch
 
 from olmo.budget import pruning_budget
 from olmo.data.failures import BadVideoError
+from olmo.eval.command import kept_tokens
 from olmo.eval.questions import list_questions
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError, OLMoDataError, OLMoEnvironmentError
 from olmo.inference import Answer, load
@@ -61,6 +62,18 @@ def test_overrides(checkpoint, data):
     assert (~less.keep_cells).sum() == pruning_budget(8, 9, 0.25)
     dense = load(checkpoint, vision_backbone__vit__prune=False).ask(example["video"], "Why?", max_new_tokens=2)
     assert dense.keep_cells is None and dense.scores is None and dense.tokens_before == dense.tokens_after
+
+
+@pytest.mark.parametrize(("method", "frames", "left"), [("tome", 8, 36), ("fewer_frames", 4, 36), ("lower_resolution", 8, 32)])
+def test_baselines_answer(checkpoint, data, method, frames, left):
+    """The same weights under every method; before pruning is what the unpruned model would have seen (but for the time stamps and
+    markers of frames left out)."""
+    example = data.get(0, None)
+    qa = load(checkpoint, vision_backbone__vit__prune_method=method)
+    found = qa.ask(example["video"], "Why?", max_new_tokens=2)
+    assert found.tokens_before - found.tokens_after == 72 - left and len(found.timestamps) == frames
+    assert (found.keep_cells is not None) == (method == "tome") and found.grid.num_cells == (4 if method == "lower_resolution" else 9)
+    assert kept_tokens(qa.config) == f"a video of 8 frames has 72 visual tokens, {left} after pruning"
 
 
 def test_alone_as_in_a_batch(qa, data):

@@ -127,7 +127,7 @@ def test_the_scorer_is_all_that_pruning_adds():
     added = {n: s for n, s in pruned.items() if n not in plain}
     assert plain.items() <= pruned.items() and all(n.startswith(f"{SCORER}.") for n in added)
     assert sum(math.prod(s) for s in added.values()) == 33_766_769
-    for without in (dict(prune=False), dict(prune_method="easy")):
+    for without in (dict(prune=False), dict(prune_method="easy"), dict(prune_method="tome"), dict(prune_method="fewer_frames")):
         assert shapes_of(small(True, vit=without)) == complete(**SMALL)
 
 

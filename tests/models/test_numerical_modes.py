@@ -13,7 +13,7 @@ from tests.models.builders import Example
 FP32, BF16 = torch.float32, torch.bfloat16
 MODES = {"fp32": (FP32, FP32, FP32), "autocast": (BF16, BF16, FP32), "bf16": (BF16, BF16, BF16)}
 """mode -> dtypes of the ViT's stream, of the visual features, and of the language model's residual stream."""
-METHODS = ("scorer", "easy", "heuristic", "random", "evs")
+METHODS = ("scorer", "easy", "heuristic", "random", "evs", "tome")
 
 
 def model_in(mode: str, **kwargs):

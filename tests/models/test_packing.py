@@ -13,6 +13,7 @@ EXAMPLES = [Example(4, (4, 3), 1), Example(0, (5,), 2), Example(3, (5,), 3), Exa
 PACKINGS = {
     "varlen": dict(packing="varlen"),
     "first_fit": dict(packing="first_fit", refill_lone_frames=False, topk=0.3),
+    "tome": dict(prune_method="tome"),
     "unpruned": dict(prune=False),
 }
 
@@ -57,7 +58,9 @@ def test_a_neighbour_changes_nothing(packing):
 
 
 @pytest.mark.parametrize(
-    "off", [dict(prune=False), dict(topk=0.0), dict(topk=0.0, packing="first_fit"), dict(topk=0.0, prune_method="evs")]
+    "off",
+    [dict(prune=False), dict(topk=0.0), dict(topk=0.0, packing="first_fit"), dict(topk=0.0, prune_method="evs")]
+    + [dict(topk=0.0, prune_method=method) for method in ("tome", "fewer_frames", "lower_resolution")],
 )
 def test_pruning_off_is_molmo2_bit_for_bit(off):
     """Logits, loss and gradients. Seen to fail with the keep mask applied although nothing was dropped."""

@@ -90,6 +90,57 @@ def test_lengths_after_pruning(config, topk, n):
     assert build_preprocessor(late)({"video": frames(n), **QUESTION}, rng()).dropped_cells == pruning_budget(n, 9, topk, 1)
 
 
+@pytest.mark.parametrize("topk", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+def test_fewer_frames(config, topk, n):
+    """No more visual tokens than pruning leaves, none of them to be dropped; first and last frame stay, at their true times."""
+    words = [f"vision_backbone.vit.{word}" for word in (f"topk={topk}", "prune_method=fewer_frames")]
+    pre = build_preprocessor(config.with_overrides(words))
+    out = pre({"video": frames(n), **QUESTION}, rng())
+    left = n * 9 - pruning_budget(n, 9, topk)
+    assert out.dropped_cells == 0 and out.num_pooled == 9 * out.num_frames == 9 * max(1, left // 9)
+    assert out.num_pooled + out.num_spared == 9 * n and out.segments[0].num_frames == len(out.metadata["frame_times"])
+    times = out.metadata["frame_times"]
+    assert times[0] == 0 and set(times) <= set(np.arange(n) / 2) and (len(times) == 1 or times[-1] == (n - 1) / 2)
+    assert pre.video.max_frames == max(1, (72 - pruning_budget(8, 9, topk)) // 9)
+    full = frames(n)
+    expected = pre.video.pixels.to_patches(pre.video.pixels.resize_frames(full.frames))
+    assert np.array_equal(out.images, expected[[int(2 * t) for t in times]])
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["sampled", "fake rate"])
+def test_fewer_frames_are_chosen_before_decoding(config, late):
+    """Only the frames that the model sees are decoded, except where their rate must be told first. Seen to fail with frames thinned
+    twice, and with the fake rate told from the few frames that are left."""
+    decoded = []
+
+    def load(path, sampler, **kwargs):
+        video = load_video(path, sampler, **kwargs)
+        decoded.append(len(video))
+        return video
+
+    pre = build_preprocessor(config.with_overrides(["vision_backbone.vit.prune_method=fewer_frames"]), load_video=load)
+    metadata = {"clip_start_time": 0, "clip_end_time": 3.5, **({"fake_timestamp_fps": 1.0} if late else {})}
+    out = pre({"video": "x.mp4", **QUESTION, "metadata": metadata}, rng())
+    assert decoded == [8 if late else 4] and out.num_frames == 4
+    assert out.metadata["frame_times"] == ([0.0, 2.0, 5.0, 7.0] if late else [0.0, 1.0, 2.5, 3.5])
+
+
+@pytest.mark.parametrize(("topk", "side"), [(0.0, 9), (0.5, 6), (0.8, 3)])
+def test_lower_resolution(config, topk, side):
+    """Frames and images of the largest grid that has few enough cells; before pruning means at full size."""
+    words = [f"vision_backbone.vit.{word}" for word in (f"topk={topk}", "prune_method=lower_resolution")]
+    config = config.with_overrides(words)
+    assert config.vision_backbone.vit.grid == (side, side)
+    pre = build_preprocessor(config)
+    out = pre({"video": frames(8), **QUESTION}, rng())
+    cells = (side // 3) ** 2
+    assert out.images.shape == (8, side**2, 588) and out.dropped_cells == 0
+    assert out.num_pooled == 8 * cells == 72 - out.num_spared and out.segments[0].cells_per_frame == cells
+    picture = pre({"image": np.zeros((90, 90, 3), np.uint8), **QUESTION, "style": "user_qa"}, rng())
+    assert picture.images.shape[1] == side**2 and picture.num_spared == 0
+
+
 def test_most_frames_of_an_example(config):
     """A video, an image with its overview, or a list of such images: whichever is most."""
     sizes = {"max_frames=8": 8, "image.max_crops=9": 10, "image.max_images=3": 15}

@@ -10,6 +10,7 @@ from tests.models.builders import Example, batch, config
 
 VARIANTS = {
     "pruned": dict(compact_positions=True),
+    "merged": dict(vit=dict(prune_method="tome")),
     "bias only": dict(vit=dict(pruning_in_scorer=False)),
 }
 

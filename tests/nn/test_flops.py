@@ -97,6 +97,26 @@ def test_pruning_switches():
     assert flops_for_video(stts(), 1, 200).scorer == 0.0  # a single frame cannot be pruned
 
 
+def test_methods_that_see_less():
+    """As many tokens as the others, and nothing else pruned; `topk=0` is the unpruned model, also of a layout."""
+    base = flops_for_video(stts(), 64, 200, topk=0.0)
+    fewer, lower = (stts(prune_method=method) for method in ("fewer_frames", "lower_resolution"))
+    assert flops_for_video(fewer, 64, 200) == flops_for_video(stts(), 32, 200, topk=0.0) == flops_for_video(fewer, 64, 200, topk=0.5)
+    assert lower.vision_backbone.vit.grid == (15, 24)
+    small = stts(prune_method="lower_resolution", topk=0.3)
+    assert flops_for_video(lower, 64, 200, topk=0.3) == flops_for_video(small, 64, 200)
+    assert flops_for_video(small, 64, 200).total < flops_for_video(lower, 64, 200, topk=0.2).total
+    for config, segment in (
+        (fewer, VisualSegment(MultimodalType.VIDEO, 32, 81, spared=32 * 81)),
+        (lower, VisualSegment(MultimodalType.VIDEO, 64, 40, spared=64 * 41)),
+    ):
+        assert flops_for_video(config, 64, 200, topk=0.0) == base
+        cells = segment.num_frames * segment.cells_per_frame
+        row = RowLayout((segment,), num_tokens=cells + 128 + 200, num_pooled=cells)  # time stamps and markers of all 64 frames
+        assert flops_for_layout(config, [row], topk=0.0) == base
+        assert flops_for_layout(config, [row]).total < 0.6 * base.total
+
+
 def test_a_mixed_row_is_the_sum_of_its_parts_except_attention():
     """A row with an image, two videos and text: linear parts add up; images are never pruned."""
     config = stts()
@@ -139,22 +159,24 @@ def test_totals_and_text():
 
 
 def video_batch(config, num_frames: int, text: int, loss: int) -> Batch:
-    """One row with one video of the tiny model's grid (9 x 9 patches, 3 x 3 cells) and some text."""
+    """One row with one video of the tiny model's grid (9 x 9 patches, or fewer, in cells of 3 x 3) and some text."""
     special = config.special_token_ids()
-    frame = [special["frame_start"], *[special["image_patch"]] * 9, special["frame_end"]]
+    side = config.vision_backbone.vit.cells.shape[0]
+    patches = 9 * side**2
+    frame = [special["frame_start"], *[special["image_patch"]] * side**2, special["frame_end"]]
     ids = torch.tensor([frame * num_frames + [5] * text])
-    cells = torch.arange(81).view(3, 3, 3, 3).permute(0, 2, 1, 3).reshape(9, 9)
+    cells = torch.arange(patches).view(side, 3, side, 3).permute(0, 2, 1, 3).reshape(side**2, 9)
     weights = torch.zeros(ids.shape)
     weights[:, -loss:] = 1
-    segment = VisualSegment(MultimodalType.VIDEO, num_frames, 9)
+    segment = VisualSegment(MultimodalType.VIDEO, num_frames, side**2)
     return Batch(
         input_ids=ids,
         position_ids=torch.arange(ids.shape[1])[None],
-        layout=(RowLayout((segment,), ids.shape[1], 9 * num_frames, loss),),
+        layout=(RowLayout((segment,), ids.shape[1], side**2 * num_frames, loss),),
         labels=torch.full_like(ids, 7),
         loss_masks=weights,
-        images=torch.randint(0, 256, (1, num_frames, 81, 588), dtype=torch.uint8),
-        token_pooling=torch.cat([cells + 81 * i for i in range(num_frames)])[None],
+        images=torch.randint(0, 256, (1, num_frames, patches, 588), dtype=torch.uint8),
+        token_pooling=torch.cat([cells + patches * i for i in range(num_frames)])[None],
     )
 
 
@@ -166,6 +188,9 @@ def video_batch(config, num_frames: int, text: int, loss: int) -> Batch:
         ["topk=0.7", "prune_at=3"],
         ["prune_method=random"],
         ["prune_method=evs"],
+        ["prune_method=tome"],
+        ["prune_method=fewer_frames"],
+        ["prune_method=lower_resolution"],
         ["pruning_in_scorer=false"],
         ["packing=first_fit", "refill_lone_frames=false"],
     ],

@@ -260,3 +260,16 @@ def test_scorer_reset_after_meta():
         96**-0.5, rel=0.1
     )
     assert not mlp.w3.bias.any() and vit.scorer.patch_token_pooler.wq.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_lower_resolution_keeps_places():
+    """Of a table of 6 x 9 positions every second row is left; the columns stay as they are. Seen to fail with the table taken for a
+    square, and with rows and columns swapped."""
+    vit = temporal_config((6, 9), prune_method="lower_resolution", topk=0.5).vit.build()
+    assert vit.config.grid == (3, 9) and vit.config.input_size == (6, 18)
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(9.0), indexing="ij")
+    with torch.no_grad():
+        vit.positional_embedding[:, 0], vit.positional_embedding[:, 1] = rows.flatten(), columns.flatten()
+        places = vit.position_embedding().view(3, 9, -1)
+    assert torch.allclose(places[..., 1], torch.arange(9.0).expand(3, 9), atol=1e-5)
+    assert torch.allclose(places[..., 0], torch.tensor([0.5, 2.5, 4.5])[:, None].expand(3, 9), atol=0.2)

@@ -12,10 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from olmo.batch import RowLayout
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn import indices
+from olmo.nn.image_vit import SiglipVisionTransformer
 from tests.nn.pruning_cases import IMAGE, LLM, MIXED, VIDEO, build, make_batch, plain_twin, slow_forward, temporal_config
 
 FRAMES = 8
-METHODS = ["scorer", "easy", "heuristic", "random", "evs"]
+METHODS = ["scorer", "easy", "heuristic", "random", "evs", "tome"]
+SEES_LESS = ["fewer_frames", "lower_resolution"]
+"""Baselines that leave nothing to prune in the backbone."""
 GRIDS = [((6, 6), (3, 3)), ((4, 6), (2, 2)), ((5, 4), (3, 3)), ((7, 5), (2, 3))]
 """(patches, window): square, not square, and two that the window does not divide."""
 
@@ -94,7 +97,7 @@ def test_kept_count_is_exact(method):
 
 
 @pytest.mark.parametrize("fields", [{"topk": 0.0}, {"prune": False}], ids=str)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS + SEES_LESS)
 def test_off_is_the_plain_backbone_bit_for_bit(fields, method):
     config = temporal_config(prune_method=method, **fields)
     backbone = build(config, torch.float32)
@@ -108,6 +111,20 @@ def test_off_is_the_plain_backbone_bit_for_bit(fields, method):
     actual = torch.autograd.grad(loss_of(out.features, zero), [parameters[name] for name in names])
     expected = torch.autograd.grad(loss_of(plain.features, 0), list(twin.parameters()))
     assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("method", SEES_LESS)
+def test_what_sees_less_is_the_plain_backbone(method):
+    """No scorer, no packing, nothing dropped, whatever `topk` says. Seen to fail with a ViT that still asks `prune`."""
+    config = temporal_config(prune_method=method, topk=0.6, prune_at=9)
+    backbone = build(config, torch.float32)
+    batch = make_batch(MIXED, config, FRAMES)
+    out = backbone(*batch)
+    assert backbone.scorer is None and not config.vit.packs and type(backbone.image_vit) is SiglipVisionTransformer
+    assert out.keep_rows is None and out.aux_loss is None and sum(out.kept_per_row) == len(out.features)
+    assert batch[0].shape[2] == (36 if method == "fewer_frames" else 9)
+    out.features.sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
 
 
 def test_evs_features_are_the_plain_ones_at_kept_cells():

@@ -81,7 +81,7 @@ def compile_blocks(model: Molmo2Model, args: dict[str, Any]) -> None:
     if vision.compile_vit == "blocks":
         # how many patches are kept differs from batch to batch
         for block in backbone.image_vit.blocks:
-            _compile(block, args | {"dynamic": None} if vision.vit.prune else args)
+            _compile(block, args | {"dynamic": None} if vision.vit.drops_cells else args)
     if vision.compile_connector is not None:
         dynamic = {"dynamic": True} if vision.compile_connector == "dynamic" else {}
         for module in (backbone.image_pooling_2d, backbone.image_projector):

@@ -9,6 +9,7 @@ from olmo.preprocessing.collator import Collator
 from olmo.preprocessing.crops import ImagePreprocessor, MultiCropConfig
 from olmo.preprocessing.example import dropped_cells
 from olmo.preprocessing.formatter import DataFormatter
+from olmo.preprocessing.frame_sampling import FewerFrames
 from olmo.preprocessing.images import PixelConfig
 from olmo.preprocessing.message_tree import MessageTreeBuilder, TextPreprocessorConfig
 from olmo.preprocessing.multimodal import ExamplePreprocessor
@@ -60,6 +61,10 @@ class Molmo2PreprocessorConfig(TextPreprocessorConfig):
         """What the model prunes: fraction of cells removed, and frames left out of the budget. Nothing in plain Molmo2."""
         return 0.0, 0
 
+    def fewer_frames(self, vit: Any) -> FewerFrames | None:
+        """Which sampled frames are left out. None in plain Molmo2."""
+        return None
+
 
 def build_llm_tokenizer(llm: Any, *, fallback_tiny: bool = False) -> Tokenizer:
     """The tokenizer of a language model config, special tokens right behind its embedding."""
@@ -73,9 +78,8 @@ def pixel_config(vision_backbone: Any) -> PixelConfig:
         raise OLMoConfigurationError(
             "vision_backbone.image_padding_embed needs padding masks, which resize modes that fill the crop do not make"
         )
-    height, width = vit.image_default_input_size
     return PixelConfig(
-        (int(height), int(width)),
+        vit.input_size,
         vit.image_patch_size,
         str(vit.resize_mode),
         str(vit.normalize),
@@ -84,10 +88,10 @@ def pixel_config(vision_backbone: Any) -> PixelConfig:
     )
 
 
-def video_cells(model_config: Any) -> CellGrid:
-    """How the cells of a video frame lie on it."""
-    video = model_config.mm_preprocessor.video
-    return cell_grid(model_config.vision_backbone.vit.grid, (video.pooling_h, video.pooling_w))
+def video_cells(model_config: Any, full: bool = False) -> CellGrid:
+    """How the cells of a video frame lie on it; `full`: on a frame of the size that is configured, even where smaller ones are seen."""
+    video, vit = model_config.mm_preprocessor.video, model_config.vision_backbone.vit
+    return cell_grid(vit.full_grid if full else vit.grid, (video.pooling_h, video.pooling_w))
 
 
 def build_preprocessor(
@@ -110,7 +114,8 @@ def build_preprocessor(
     topk, prune_from_frame = 0.0, 0
     if model_config.vision_backbone is not None:
         pixels = pixel_config(model_config.vision_backbone)
-        video = VideoPreprocessor(cfg.video, pixels, tokenizer)
+        fewer = cfg.fewer_frames(model_config.vision_backbone.vit)
+        video = VideoPreprocessor(cfg.video, pixels, tokenizer, fewer, video_cells(model_config, full=True).num_cells)
         image = ImagePreprocessor(cfg.image, pixels, tokenizer, is_training)
         topk, prune_from_frame = cfg.pruning(model_config.vision_backbone.vit)
         if seq_len is not None:
@@ -137,10 +142,10 @@ def build_collator(preprocessor: ExamplePreprocessor, *, pad_to: str | None = No
 
 def _check_fits(video: VideoPreprocessor, seq_len: int, topk: float, prune_from_frame: int) -> None:
     """Refuse settings under which a long video cannot fit, before anything is decoded."""
-    n = video.config.max_frames
+    n = video.max_frames
     tokens = len(video.frame_tokens(range(n))) - dropped_cells([video.segment(n)], topk, prune_from_frame)
     if tokens >= seq_len:
         raise OLMoConfigurationError(
-            f"a video of max_frames {n} takes at least {tokens} tokens after pruning, which leaves no room for text in seq_len {seq_len}; "
-            "raise seq_len or lower mm_preprocessor.video.max_frames"
+            f"a video of max_frames {video.config.max_frames} takes at least {tokens} tokens after pruning, which leaves no room for text "
+            f"in seq_len {seq_len}; raise seq_len or lower mm_preprocessor.video.max_frames"
         )

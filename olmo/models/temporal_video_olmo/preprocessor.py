@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.molmo2.preprocessor import Molmo2PreprocessorConfig
+from olmo.preprocessing.frame_sampling import FewerFrames
 from olmo.preprocessing.video import VideoPreprocessorConfig
 
 
@@ -34,10 +35,14 @@ class TemporalMolmo2PreprocessorConfig(Molmo2PreprocessorConfig):
         return super().update_legacy_settings(raw)
 
     def pruning(self, vit: Any) -> tuple[float, int]:
-        """The fraction that `vit` removes (0 with `prune: false`) and the frames left out of its budget."""
+        """The fraction that the model drops (0 with `prune: false`, and where it sees less instead) and the frames left out of its
+        budget."""
         if self.video.topk is not None and self.video.topk != vit.topk:
             raise OLMoConfigurationError(
                 f"mm_preprocessor.video.topk is {self.video.topk} but vision_backbone.vit.topk is {vit.topk}; "
                 "give the same value to both, or only to the second"
             )
-        return (float(vit.topk) if vit.prune else 0.0), int(vit.prune_from_frame)
+        return (float(vit.topk) if vit.drops_cells else 0.0), int(vit.prune_from_frame)
+
+    def fewer_frames(self, vit: Any) -> FewerFrames | None:
+        return FewerFrames(vit.cells.num_cells, float(vit.topk), int(vit.prune_from_frame)) if vit.thins_frames else None
