@@ -8,6 +8,7 @@ from torch import nn
 
 from olmo.batch import Batch, MultimodalType, RowLayout, VisualSegment
 from olmo.benchmark.cases import Case
+from olmo.budget import frames_within_budget
 from olmo.config import read_yaml
 from olmo.config_files import find_config
 from olmo.models.model import ModelBase, build_model_config
@@ -87,9 +88,9 @@ def arms(case: Case, device: torch.device, batch_of=None) -> tuple[Arm, Arm]:
 
 def video_batch(case: Case, config: Any) -> Batch:
     """Rows of one video of noise and its text, a loss on the second half of the text."""
-    frames = case.frames
     vit, video = config.vision_backbone.vit, config.mm_preprocessor.video
     cells = CellGrid(vit.grid, (video.pooling_h, video.pooling_w))
+    frames = frames_within_budget(case.frames, cells.num_cells, vit.topk) if vit.thins_frames else case.frames
     ids = config.special_token_ids()
     random = torch.Generator().manual_seed(SEED)
     frame = torch.tensor([ids["frame_start"], *[ids["image_patch"]] * cells.num_cells, ids["frame_end"]])

@@ -14,6 +14,7 @@ from olmo.benchmark.models import Arm, arms, release
 from olmo.models.model import ModelBase
 from olmo.nn.flops import FlopCount, flops_for_layout
 from olmo.nn.image_vit import normalize_pixels
+from olmo.nn.pruning_methods import select
 from olmo.nn.pruning_plan import plan_pruning
 from olmo.nn.temporal_image_vit import PrunedPatches, TemporalVit
 from olmo.nn.token_packing import VarlenPacking
@@ -102,9 +103,10 @@ def selection_stages(arm: Arm, device: torch.device) -> dict[str, float]:
     frames = torch.randn(plan.num_frames, vit.num_patches, vit.image_emb_dim, device=device)
     with torch.no_grad(), autocast(device):
         prunable = frames.index_select(0, plan.on_device.frames)
-        keep = plan.cells.spread(tower.decide(prunable, plan)[1])
+        kept = select(tower.decide(prunable, plan), plan)
+        keep = plan.cells.spread(kept.new_ones(plan.num_frames, kept.shape[1]).index_copy(0, plan.on_device.frames, kept))
         stages = {
-            "scores_and_selection": lambda: tower.decide(prunable, plan),
+            "scores_and_selection": lambda: select(tower.decide(prunable, plan), plan),
             "packing": lambda: VarlenPacking(keep, *plan.slots).pack(frames),
         }
         timings = interleave(stages, 3, 1, device)
