@@ -89,7 +89,7 @@ def cpu_cases() -> list[Case]:
     ]
     reference = [
         Case("vit", "none", 0.0, 4, baseline="transformers"),
-        Case("llm", "none", 0.0, 16, text=200, vision=TINY_TOWER_81, llm=NARROW_LLM, baseline="transformers"),
+        Case("llm", "none", 0.0, 0, text=1500, vision=TINY_TOWER_81, llm=NARROW_LLM, baseline="transformers"),
     ]
     return published + vit + step + llm + generate + reference
 
@@ -107,6 +107,7 @@ def gpu_cases() -> list[Case]:
     cases = [Case("vit", m, k, 64, **shape) for m in METHODS for k in TOPK]
     cases += [Case("vit", "scorer", k, 64, packing="first_fit", **shape) for k in TOPK]
     cases += [Case("vit", "none", 0.0, 64, baseline="transformers", **shape)]
+    cases += [Case("llm", "none", 0.0, 0, text=8192, vision=TINY_TOWER_81, baseline="transformers", **shape)]
     cases += [Case("published_case", "scorer", 0.5, 16, d, vision=SIX_BLOCKS, **shape) for d in ("forward", "training")]
     for frames in (32, 64, 128):
         for k in (0.3, 0.5, 0.7):
@@ -126,7 +127,8 @@ def smoke_cases() -> list[Case]:
     cases += [Case("step", m, 0.5, 4, "training", text=16, **tiny) for m in METHODS]
     cases += [Case("llm", "scorer", 0.5, 4, text=16, **tiny)]
     cases += [Case("generate", "scorer", 0.5, 4, rows=n, text=8, new_tokens=4, **tiny) for n in (1, 2)]
-    cases += [Case(part, "none", 0.0, 4, text=16, baseline="transformers", **tiny) for part in ("vit", "llm")]
+    cases += [Case("vit", "none", 0.0, 4, baseline="transformers", **tiny)]
+    cases += [Case("llm", "none", 0.0, 0, text=64, baseline="transformers", **tiny)]
     return cases
 
 
