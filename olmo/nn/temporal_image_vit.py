@@ -217,7 +217,8 @@ class TemporalVit(SiglipVisionTransformer):
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
             return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(plan.num_frames))
 
-        prunable = x.index_select(0, plan.on_device.frames)  # [P, N, D]
+        # [P, N, D]; no copy, which training would have to keep, where that is every frame
+        prunable = x if sum(plan.frame_counts) == plan.num_frames else x.index_select(0, plan.on_device.frames)
         scores, keep_cells = self.decide(prunable, plan)
         keep = plan.cells.spread(keep_cells) & plan.on_device.real[:, None]  # [F, N]
         similarity = neighbour_similarity(prunable, plan.cells) if self.training and config.has_scorer else None

@@ -19,12 +19,19 @@ class CountingBackend:
     """aot_eager (forward and backward) that notes which compiled function every graph belongs to."""
 
     def __init__(self):
-        self.graphs: Counter[int] = Counter()
+        self.ids: set[tuple[int, int]] = set()
         self.aot = lookup_backend("aot_eager")
 
     def __call__(self, graph, inputs):
-        self.graphs[CompileContext.current_compile_id().frame_id] += 1
+        # a set: a compilation may start over with another idea of a float, and only its last graph is used
+        current = CompileContext.current_compile_id()
+        self.ids.add((current.frame_id, current.frame_compile_id))
         return self.aot(graph, inputs)
+
+    @property
+    def graphs(self) -> Counter[int]:
+        """Graphs of every compiled function."""
+        return Counter(function for function, _ in self.ids)
 
 
 def batches(count: int, rows: int = 2):
