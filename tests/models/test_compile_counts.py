@@ -65,13 +65,20 @@ def as_on_a_gpu(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("pad_to", [PAD_TO, None], ids=["one length", "every length"])
-@pytest.mark.parametrize("recompute", ["none", "full", "selective"])
-def test_fifty_batches_make_few_graphs(recompute, pad_to, as_on_a_gpu):
+@pytest.mark.parametrize(
+    ("count", "recompute", "pad_to"),
+    [
+        pytest.param(50, "none", PAD_TO, id="fifty"),
+        pytest.param(14, "none", None, id="every length", marks=pytest.mark.slow),
+        pytest.param(14, "full", PAD_TO, id="full", marks=pytest.mark.slow),
+        pytest.param(14, "selective", PAD_TO, id="selective", marks=pytest.mark.slow),
+    ],
+)
+def test_batches_make_few_graphs(count, recompute, pad_to, as_on_a_gpu):
     """At most three graphs per compiled part, none after the first batches, and the numbers of the model as it stands.
 
-    Without a graph break (`fullgraph`). Seen to fail with `dynamic=None` for the ViT, with single frames compiled, with the
-    loss compiled for every number of rows, and with blocks of a kind that do not share their graphs.
+    Without a graph break (`fullgraph`). Seen to fail with `dynamic=None` for the ViT, with single frames compiled, with sizes that
+    are equal by chance in the first batch (kept cells and width), and with one code object for all recomputed modules.
     """
     backend = CountingBackend()
     vit = dict(activation_checkpointing=True, image_num_layers=5)
@@ -79,12 +86,11 @@ def test_fifty_batches_make_few_graphs(recompute, pad_to, as_on_a_gpu):
     parallelize_model(plain, activation_checkpointing="none")
     arguments = dict(backend=backend, dynamic=pad_to is None, fullgraph=True)
     parallelize_model(compiled, compile_args=arguments, activation_checkpointing=recompute)
-    fifty = 50 if recompute == "none" else 12
-    for i, b in enumerate(batches(fifty)):
+    for i, b in enumerate(batches(count)):
         loss = step(compiled, b, pad_to)
-        if i % 10 == 3 or i < 3:
+        if i % 10 == 3 or i < 2:
             torch.testing.assert_close(loss, step(plain, b, pad_to), rtol=1e-4, atol=1e-4)
-        if i == 8:
+        if i == 6:
             early = backend.graphs.total()
     assert backend.graphs.total() == early, "compiled again"
     assert max(backend.graphs.values()) <= 3

@@ -5,7 +5,8 @@ are, and the hooks of FSDP lie outside of what is compiled or recomputed.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -158,7 +159,14 @@ def _recompute(module: nn.Module | None, random: bool, selective: bool) -> None:
             return forward(*args, **kwargs)
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=random, **contexts, **kwargs)
 
-    module.forward = recomputed
+    # Compiled code belongs to a code object, of which each may have a few graphs only: a copy for every kind of module.
+    code = _own_code(recomputed.__code__, type(module).__name__)
+    module.forward = FunctionType(code, recomputed.__globals__, closure=recomputed.__closure__)
+
+
+@cache
+def _own_code(code: CodeType, kind: str) -> CodeType:
+    return code.replace(co_name=f"recomputed_{kind}")
 
 
 _PRODUCTS = (
