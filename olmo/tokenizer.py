@@ -41,6 +41,9 @@ SPECIAL_TOKENS: dict[str, str] = {
 IMAGE_TOKENS = ("image_start", "image_end", "image_patch", "image_col", "low_res_image_start", "image_low_res", "frame_start", "frame_end")
 """Names of the tokens that make up a picture; a model may let them attend to each other in both directions."""
 
+SEGMENT_STARTS = ("frame_start", "low_res_image_start")
+"""Names of the tokens that open an image or frame (the high-resolution view belongs to the image of its low-resolution one)."""
+
 IMAGE_PLACEHOLDER = SPECIAL_TOKENS["image_prompt"]
 """Text that marks where a visual block goes."""
 

@@ -69,7 +69,9 @@ def prepare(model: ModelBase, case: Case, compiled: bool | None = None) -> Model
     from olmo.models.molmo2.parallelize import parallelize_model
 
     compiled = case.compiled if compiled is None else compiled
-    parallelize_model(model, compile_args={"dynamic": False} if compiled else None, activation_checkpointing=case.recompute)
+    parallelize_model(
+        model, compile_args={"dynamic": False} if compiled else None, activation_checkpointing="full" if case.recompute else "none"
+    )
     return model
 
 

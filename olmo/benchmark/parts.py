@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from olmo.benchmark.cases import Case
 from olmo.benchmark.measure import interleave
 from olmo.benchmark.models import Arm, arms, release
 from olmo.models.model import ModelBase
-from olmo.nn.flops import FlopCount, flops_for_layout
+from olmo.nn.flops import FlopCount, flops_for_batch
+from olmo.nn.flops_training import StepFlops, step_flops, training_flops
 from olmo.nn.image_vit import normalize_pixels
 from olmo.nn.pruning_methods import select
 from olmo.nn.pruning_plan import plan_pruning
@@ -40,7 +41,14 @@ def autocast(device: torch.device):
 
 
 def flops_of(arm: Arm) -> FlopCount:
-    return flops_for_layout(arm.config, arm.batch.layout)
+    """Of a forward pass over the arm's batch, under the real mask."""
+    return flops_for_batch(arm.config, arm.batch.to("cpu"))
+
+
+def _vision_flops(arm: Arm, case: Case, connector: bool) -> float:
+    count = flops_of(arm)
+    seen = replace(count, llm_linear=0.0, llm_attention=0.0, head=0.0, connector=count.connector if connector else 0.0)
+    return training_flops(seen) if case.direction == "training" else seen.total
 
 
 def passes(arm: Arm, forward: Callable[[Arm], Tensor], direction: str, device: torch.device) -> Callable[[], object]:
@@ -81,8 +89,7 @@ def vision_features(arm: Arm) -> Tensor:
 def vit(case: Case, device: torch.device) -> Pair:
     """The ViT alone."""
     base, pruned = arms(case, device)
-    counts = [flops_of(arm) for arm in (base, pruned)]
-    vit_flops = [c.vit + c.scorer for c in counts]
+    vit_flops = [_vision_flops(arm, case, connector=False) for arm in (base, pruned)]
     return Pair(
         passes(base, vit_features, case.direction, device),
         passes(pruned, vit_features, case.direction, device),
@@ -116,7 +123,7 @@ def selection_stages(arm: Arm, device: torch.device) -> dict[str, float]:
 def published_case(case: Case, device: torch.device) -> Pair:
     """ViT and connector."""
     base, pruned = arms(case, device)
-    vision = [c.vit + c.scorer + c.connector for c in map(flops_of, (base, pruned))]
+    vision = [_vision_flops(arm, case, connector=True) for arm in (base, pruned)]
     return Pair(
         passes(base, vision_features, case.direction, device),
         passes(pruned, vision_features, case.direction, device),
@@ -153,12 +160,14 @@ def step(case: Case, device: torch.device) -> Pair:
     """A training step by the trainer's own code, optimiser included; or the forward pass of the whole model."""
     both = arms(case, device)
     counts = [flops_of(arm) for arm in both]
-    factor = 1 if case.direction == "forward" else 4 if case.recompute else 3
     timed = _steps(both, case, device) if case.direction == "training" else [_forward(arm, device) for arm in both]
     lengths = [sum(row.num_tokens for row in arm.batch.layout) for arm in both]
-    details = {"tflop": [factor * c.total / 1e12 for c in counts], "model_tflop": [min(factor, 3) * c.total / 1e12 for c in counts]}
+    steps = [step_flops(c, arm.config, recompute="full" if case.recompute else "none") for c, arm in zip(counts, both, strict=True)]
+    if case.direction == "forward":
+        steps = [StepFlops(c.total, c.total) for c in counts]
+    details = {"tflop": [s.hardware / 1e12 for s in steps], "model_tflop": [s.model / 1e12 for s in steps]}
     models = tuple(arm.model for arm in both)
-    return Pair(*timed, counts[0].total / counts[1].total, models, details | {"tokens_before_pruning": lengths} | parameters(both[0]))
+    return Pair(*timed, steps[0].model / steps[1].model, models, details | {"tokens_before_pruning": lengths} | parameters(both[0]))
 
 
 def _forward(arm: Arm, device: torch.device) -> Callable[[], object]:

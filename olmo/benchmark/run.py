@@ -11,6 +11,7 @@ from olmo.benchmark.measure import Timing, interleave, paired_ratio
 from olmo.benchmark.parts import PARTS, Pair
 from olmo.benchmark.reference import against_transformers
 from olmo.benchmark.results import Row
+from olmo.train.device_peaks import peak_flops
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def shapes(case: Case) -> dict:
 
 def utilisation(pair: Pair, base: Timing, other: Timing, device: torch.device) -> dict:
     """Share of the device's peak, where that is known: of the model's own FLOPs (MFU), and of all that ran (HFU)."""
-    peak = None
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if peak is None or "tflop" not in pair.details:
         return {}
     seconds = (base.median, other.median)

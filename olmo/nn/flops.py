@@ -1,21 +1,28 @@
 """Analytic FLOPs (2 x multiply-accumulate) of one forward pass, part by part, with and without pruning.
 
-Everything is computed from the config and from host integers (a `RowLayout` per row), so that a dry run can print it
-before any weight exists and a benchmark can state its ideal for the very shapes it timed. What is counted: matrix
-products. What is not: norms, activations, softmax, rope, embedding look-ups, padding. Conventions:
+Everything is computed from the config and from host integers (a `RowLayout` per row, or the ids of a batch that is still on
+the host), so that a dry run can print it before any weight exists and a benchmark can state its ideal for the very shapes
+it timed. What is counted: matrix products. What is not: norms, activations, softmax, rope, embedding look-ups, padding.
+Conventions:
 
-- every frame of a pruned video keeps the same share of its patches (only the total is known before the scores are);
-- one row of the batch is one causal sequence; bidirectional spans of image tokens cost up to twice that part;
-- the head counts only where logits are needed (positions with a loss weight);
-- training = 3 x forward; recomputing every activation in the backward pass adds one more forward.
+- the first frame of a pruned video is whole and the others keep the same share of their patches (only the total is known
+  before the scores are, and no other distribution is cheaper);
+- first-fit rows are perfectly filled, and every patch pays attention for a whole row;
+- `flops_for_batch` counts attention under the real mask; `flops_for_layout`, which knows no ids, takes every row as one
+  causal sequence (bidirectional spans of image tokens cost up to twice that part, branches and packed examples less);
+- the head counts only where logits are needed (positions with a loss weight).
+
+What training costs on top is in `flops_training.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from olmo.batch import MultimodalType, RowLayout, VisualSegment
-from olmo.budget import frames_within_budget, pruning_budget
+from olmo.batch import Batch, MultimodalType, RowLayout, VisualSegment
+from olmo.budget import frames_within_budget
+from olmo.nn.flops_kept import batch_runs, dropped_cells, kept_shares
+from olmo.nn.flops_mask import allowed_pairs, frame_runs
 from olmo.nn.image_vit import VitConfig
 from olmo.nn.llm_config import LlmConfig
 from olmo.nn.pruning_plan import cell_grid
@@ -27,26 +34,44 @@ from olmo.nn.vision_backbone import POOL_WIDTH, ImagePooling2D, ImageProjector, 
 class FlopCount:
     """FLOPs of one forward pass by part of the model."""
 
-    vit: float = 0.0
-    """Patch embedding and the blocks that run, dense and packed."""
+    patch_embedding: float = 0.0
+    """Pixels to patches."""
+    vit_linear: float = 0.0
+    """Linear layers of the ViT blocks that run, dense and packed."""
+    vit_attention: float = 0.0
+    """Attention of the ViT blocks that run."""
     scorer: float = 0.0
-    """Temporal token scorer, or the similarities by which cells are merged."""
+    """What decides which cells stay: the temporal token scorer, or the products of `heuristic` and `tome`."""
     connector: float = 0.0
     """Pooling and projection of the kept cells."""
     llm_linear: float = 0.0
     """Linear layers of the decoder blocks."""
     llm_attention: float = 0.0
-    """Causal attention of the decoder blocks."""
+    """Attention of the decoder blocks: four products per allowed pair and channel."""
     head: float = 0.0
     """Output head at the positions with a loss."""
+
+    @property
+    def vit(self) -> float:
+        """Patch embedding and blocks of the ViT."""
+        return self.patch_embedding + self.vit_linear + self.vit_attention
+
+    @property
+    def llm(self) -> float:
+        """Blocks of the decoder."""
+        return self.llm_linear + self.llm_attention
 
     @property
     def total(self) -> float:
         return sum(getattr(self, f.name) for f in fields(self))
 
-    def training(self, full_recompute: bool = False) -> float:
-        """FLOPs of forward and backward; `full_recompute` = every activation is recomputed."""
-        return self.total * (4 if full_recompute else 3)
+    def part(self, name: str) -> float:
+        """FLOPs of a part that is timed alone: see `PARTS`."""
+        return self.only(name).total
+
+    def only(self, name: str) -> "FlopCount":
+        """The same with everything outside of that part zero."""
+        return FlopCount(**{field: getattr(self, field) for field in PARTS[name]})
 
     def __add__(self, other: "FlopCount") -> "FlopCount":
         return FlopCount(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -54,6 +79,15 @@ class FlopCount:
     def __str__(self) -> str:
         parts = ", ".join(f"{f.name} {format_flops(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name))
         return f"{format_flops(self.total)} ({parts})"
+
+
+PARTS = {
+    "vit": ("patch_embedding", "vit_linear", "vit_attention", "scorer"),
+    "vision": ("patch_embedding", "vit_linear", "vit_attention", "scorer", "connector"),
+    "llm": ("llm_linear", "llm_attention", "head"),
+    "all": tuple(f.name for f in fields(FlopCount)),
+}
+"""What can be timed alone: the ViT with its scorer, that and the connector, the decoder with its head, everything."""
 
 
 def format_flops(value: float) -> str:
@@ -65,11 +99,19 @@ def format_flops(value: float) -> str:
 
 
 def flops_for_video(
-    model_config: Any, num_frames: int, text_tokens: int, *, loss_tokens: int = 0, topk: float | None = None, prune_at: int | None = None
+    model_config: Any,
+    num_frames: int,
+    text_tokens: int,
+    *,
+    loss_tokens: int = 0,
+    topk: float | None = None,
+    prune_at: int | None = None,
+    real_mask: bool = False,
 ) -> FlopCount:
-    """One video with `text_tokens` tokens of text; every frame stands between a start and an end token.
+    """One video followed by `text_tokens` tokens of text; every frame stands between a start and an end token.
 
-    `num_frames` are the sampled frames, of which `fewer_frames` takes fewer.
+    `num_frames` are the sampled frames, of which `fewer_frames` takes fewer. `real_mask`: attention under the model's own mask
+    instead of a causal one.
     """
     video, vit = model_config.mm_preprocessor.video, model_config.vision_backbone.vit
     if topk is not None and vit.sees_less:
@@ -82,28 +124,47 @@ def flops_for_video(
     segment = VisualSegment(MultimodalType.VIDEO, num_frames, cells)
     tokens = num_frames * (cells + 2) + text_tokens
     row = RowLayout((segment,), num_tokens=tokens, num_pooled=num_frames * cells, num_loss_tokens=loss_tokens)
-    return flops_for_layout(model_config, [row], topk=topk, prune_at=prune_at)
+    pairs = None
+    if real_mask:
+        kept = [2 + cells * share for frames, share in kept_shares(model_config, segment, topk) for _ in range(frames)]
+        pairs = [allowed_pairs(frame_runs(kept, text_tokens), model_config.bi_directional_attn)]
+    return flops_for_layout(model_config, [row], topk=topk, prune_at=prune_at, pairs=pairs)
 
 
-def flops_for_layout(model_config: Any, rows: Sequence[RowLayout], *, topk: float | None = None, prune_at: int | None = None) -> FlopCount:
+def flops_for_batch(model_config: Any, batch: Batch, *, topk: float | None = None, prune_at: int | None = None) -> FlopCount:
+    """A batch that is still on the host, with attention under the real mask: packed examples, branches, picture spans."""
+    runs = batch_runs(model_config, batch, topk)
+    mode = getattr(model_config, "bi_directional_attn", None)
+    return flops_for_layout(model_config, batch.layout, topk=topk, prune_at=prune_at, pairs=[allowed_pairs(r, mode) for r in runs])
+
+
+def flops_for_layout(
+    model_config: Any,
+    rows: Sequence[RowLayout],
+    *,
+    topk: float | None = None,
+    prune_at: int | None = None,
+    pairs: Sequence[float] | None = None,
+) -> FlopCount:
     """A batch described by its host-side layout.
 
     `model_config` is a `model` block; its `llm`, `vision_backbone` and `mm_preprocessor` are read. `topk` and `prune_at`
     override it (`topk=0` = the same model unpruned). Of a model that is shown less only `topk=0` can be asked, because a layout says
-    what was seen; the frames left out are added without their time stamps.
+    what was seen; the frames left out are added without their time stamps. `pairs`: allowed pairs of the decoder's mask per row,
+    after pruning; None = causal rows.
     """
     if topk is not None and model_config.vision_backbone is not None and model_config.vision_backbone.vit.sees_less:
         assert topk == 0, "the layout of a model that sees less holds for its own topk only"
         rows = [all_seen(row, model_config.vision_backbone.vit) for row in rows]
         model_config = model_config.with_overrides(["vision_backbone.vit.prune=false"])
     count = FlopCount()
-    for row in rows:
+    for i, row in enumerate(rows):
         num_tokens = row.num_tokens
         if model_config.vision_backbone is not None:
             segments, dropped = _vision_flops(model_config, row, topk, prune_at)
             count += segments
             num_tokens -= dropped
-        count += llm_flops(model_config.llm, num_tokens, row.num_loss_tokens)
+        count += llm_flops(model_config.llm, num_tokens, row.num_loss_tokens, None if pairs is None else pairs[i])
     return count
 
 
@@ -122,38 +183,37 @@ def all_seen(row: RowLayout, vit: VitConfig) -> RowLayout:
     return replace(row, segments=segments, num_tokens=row.num_tokens + spared, num_pooled=row.num_pooled + spared)
 
 
-def llm_flops(llm: LlmConfig, num_tokens: int, loss_tokens: int = 0) -> FlopCount:
-    """The decoder over one causal sequence of `num_tokens` tokens."""
+def llm_flops(llm: LlmConfig, num_tokens: int, loss_tokens: int = 0, pairs: float | None = None) -> FlopCount:
+    """The decoder over `num_tokens` tokens of which `pairs` pairs may attend (None: one causal sequence, n^2 / 2)."""
     width = llm.n_heads * llm.head_size
-    attention_weights = llm.d_model * (llm.n_heads + 2 * llm.kv_heads) * llm.head_size + width * llm.d_model
-    mlp_weights = llm.d_model * llm.hidden_size + llm.hidden_size // 2 * llm.d_model
+    rows = llm.embedding_rows + (llm.additional_vocab_size if llm.can_predict_extra_tokens else 0)
+    pairs = num_tokens**2 / 2 if pairs is None else pairs
     return FlopCount(
-        llm_linear=2.0 * num_tokens * llm.n_layers * (attention_weights + mlp_weights),
-        llm_attention=2.0 * num_tokens**2 * width * llm.n_layers,
-        head=2.0 * loss_tokens * llm.d_model * llm.embedding_rows,
+        llm_linear=2.0 * num_tokens * llm.n_layers * llm_block_weights(llm),
+        llm_attention=4.0 * pairs * width * llm.n_layers,
+        head=2.0 * loss_tokens * llm.d_model * rows,
     )
+
+
+def llm_block_weights(llm: LlmConfig) -> int:
+    """Weights of the linear layers of one decoder block."""
+    attention = llm.d_model * (llm.n_heads + 2 * llm.kv_heads) * llm.head_size + llm.n_heads * llm.head_size * llm.d_model
+    return attention + llm.d_model * llm.hidden_size + llm.hidden_size // 2 * llm.d_model
 
 
 def _vision_flops(model_config: Any, row: RowLayout, topk: float | None, prune_at: int | None) -> tuple[FlopCount, int]:
     """ViT, scorer and connector of one row, and how many cells were dropped before the decoder."""
     vision, preprocessor = model_config.vision_backbone, model_config.mm_preprocessor
     vit, image, video = vision.vit, preprocessor.image, preprocessor.video
-    configured, prune_from_frame = preprocessor.pruning(vit)
-    topk = configured if topk is None else topk
     count, dropped_total, video_cells = FlopCount(), 0, 0
     for segment in row.segments:
-        dropped = cells = 0
-        if segment.kind == MultimodalType.VIDEO:
-            cells = segment.num_frames * segment.cells_per_frame
-            if vit.drops_cells and topk > 0:
-                dropped = pruning_budget(segment.num_frames, segment.cells_per_frame, topk, prune_from_frame)
-        kept_share = 1.0 - dropped / cells if cells else 1.0
-        count += _vit_flops(vision, segment.num_frames, kept_share, prune_at)
-        if dropped and vit.has_scorer:
+        shares = kept_shares(model_config, segment, topk)
+        cells = segment.num_frames * segment.cells_per_frame if segment.kind == MultimodalType.VIDEO else 0
+        dropped = dropped_cells(segment, shares)
+        for frames, share in shares:
+            count += _vit_flops(vision, frames, share, bool(dropped), prune_at)
+        if dropped:
             count += _scorer_flops(vit, segment.num_frames)
-        elif dropped and vit.prune_method == PruneMethod.tome:
-            width = vit.pooling_h * vit.pooling_w * vit.image_emb_dim
-            count += FlopCount(scorer=2.0 * (segment.num_frames - 1) * vit.cells.num_cells**2 * width)
         video_cells += cells
         dropped_total += dropped
     count += _connector_flops(vision, model_config.llm, video_cells - dropped_total, video.pooling_h * video.pooling_w)
@@ -161,34 +221,48 @@ def _vision_flops(model_config: Any, row: RowLayout, topk: float | None, prune_a
     return count, dropped_total
 
 
-def _vit_flops(vision: MolmoVisionBackboneConfig, num_frames: int, kept_share: float, prune_at: int | None) -> FlopCount:
-    """Patch embedding, the blocks that see every patch, and the blocks that see the kept ones."""
+def _vit_flops(vision: MolmoVisionBackboneConfig, num_frames: int, kept_share: float, pruned: bool, prune_at: int | None) -> FlopCount:
+    """Patch embedding, the blocks that see every patch, and (in a video that is `pruned`) those that see the kept ones."""
     vit, blocks = vision.vit, vision.needed_blocks
     patches, prefix = vit.num_patches, vit.num_prefix_tokens
     dense, kept, attended = blocks, patches, patches
-    if kept_share < 1.0 and vit.packs:
+    if pruned and vit.packs:
         prune_at = vit.prune_at if prune_at is None else prune_at
         # The scorer's bias needs one more dense block after the scored one; the other methods pack at once.
         dense = min(blocks, prune_at + (2 if vit.has_scorer else 1))
         kept = patches * kept_share
         # A frame attends within itself; a packed row of the first-fit layout pays for all its patches.
         attended = patches if vit.packing == Packing.first_fit else kept
-    macs = patches * vit.image_patch_size**2 * 3 * vit.image_emb_dim
-    macs += dense * _vit_block_macs(vit, patches + prefix, patches + prefix)
-    macs += (blocks - dense) * _vit_block_macs(vit, kept + prefix, attended + prefix)
-    return FlopCount(vit=2.0 * num_frames * macs)
+    tokens = dense * (patches + prefix) + (blocks - dense) * (kept + prefix)
+    pairs = dense * (patches + prefix) ** 2 + (blocks - dense) * (kept + prefix) * (attended + prefix)
+    return FlopCount(
+        patch_embedding=2.0 * num_frames * patches * vit.image_patch_size**2 * 3 * vit.image_emb_dim,
+        vit_linear=2.0 * num_frames * tokens * vit_block_weights(vit),
+        vit_attention=4.0 * num_frames * pairs * vit.image_num_heads * vit.image_head_dim,
+    )
 
 
-def _vit_block_macs(vit: VitConfig, tokens: float, attended: float) -> float:
-    """One block over `tokens` patches, each of which attends to `attended` patches."""
+def vit_block_weights(vit: VitConfig) -> int:
+    """Weights of the linear layers of one ViT block."""
     width = vit.image_num_heads * vit.image_head_dim
     kv_width = vit.image_num_key_value_heads * vit.image_head_dim
-    weights = vit.image_emb_dim * (2 * width + 2 * kv_width + 2 * vit.image_mlp_dim)
-    return tokens * weights + 2 * tokens * attended * width
+    return vit.image_emb_dim * (2 * width + 2 * kv_width + 2 * vit.image_mlp_dim)
 
 
 def _scorer_flops(vit: TemporalVitConfig, num_frames: int) -> FlopCount:
-    """Pool every cell of every frame by attention, then score pairs of neighbouring frames with a three-layer MLP."""
+    """What it costs to decide about one video.
+
+    The scorer pools every cell of every frame by attention and scores pairs of neighbouring frames with a three-layer MLP;
+    `heuristic` compares every frame with every other one, `tome` every cell with those of the previous frame. The other methods
+    multiply no matrices.
+    """
+    width = vit.pooling_h * vit.pooling_w * vit.image_emb_dim  # of a cell
+    if vit.prune_method == PruneMethod.heuristic:
+        return FlopCount(scorer=2.0 * num_frames**2 * vit.cells.num_cells * width)
+    if vit.prune_method == PruneMethod.tome:
+        return FlopCount(scorer=2.0 * (num_frames - 1) * vit.cells.num_cells**2 * width)
+    if not vit.has_scorer:
+        return FlopCount()
     dim, hidden, cells = vit.image_emb_dim, vit.image_mlp_dim, vit.cells.num_cells
     members = cells * vit.pooling_h * vit.pooling_w  # with the missing patches of a padded grid
     pool = 2 * dim * dim * members + 2 * dim * dim * cells + 2 * dim * members

@@ -11,7 +11,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from olmo.nn.attention_mask import masked_attention
 from olmo.nn.kv_cache import KVCache, LayerCache
 from olmo.nn.llm_config import AttentionLayerNormType, LlmConfig
-from olmo.nn.losses import LossTerms, linear_cross_entropy
+from olmo.nn.losses import ChunkFunctions, LossTerms, linear_cross_entropy
 from olmo.nn.norms import build_norm
 from olmo.nn.rope import RopeSettings, RopeTables, apply_rope, rope_tables
 
@@ -113,6 +113,9 @@ class SequentialBlock(nn.Module):
 class _Projection(nn.Module, ABC):
     """Logits and loss from a vocabulary matrix; a module of its own so that sharding can gather the matrix around it."""
 
+    loss_functions: ChunkFunctions | None = None
+    """Compiled versions of what the loss does with a chunk of logits."""
+
     @abstractmethod
     def vocabulary(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(matrix [V, d], bias [V] or None) of the logits."""
@@ -124,7 +127,7 @@ class _Projection(nn.Module, ABC):
         matrix, bias = self.vocabulary()
         if labels is None:
             return F.linear(hidden, matrix, bias).float()
-        return linear_cross_entropy(hidden, matrix, labels, weights, bias)
+        return linear_cross_entropy(hidden, matrix, labels, weights, bias, functions=self.loss_functions)
 
 
 class Embedding(_Projection):

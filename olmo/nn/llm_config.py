@@ -202,7 +202,7 @@ class LlmConfig(BaseConfig):
     activation_checkpoint: ActivationCheckpoint | None = ActivationCheckpoint.whole_layer
     """Blocks recomputed in the backward pass; null = none."""
     compile: str | None = "blocks"
-    """blocks, or null = none; only used where the run asks for compilation."""
+    """blocks: every block and the loss; null: nothing. Only used where the run asks for compilation."""
     fix_pad_tokenizer: bool = False
     """Special tokens start at the size of the embedding instead of vocab_size."""
     init_std: float = 0.02

@@ -4,6 +4,7 @@ A vocabulary of 150k entries makes fp32 logits of a long sequence the largest te
 chunk of rows is alive at a time, in the forward pass and again in the backward pass.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,14 @@ class LossTerms(NamedTuple):
     """Sum of weights."""
 
 
+class ChunkFunctions(NamedTuple):
+    """The two functions that touch logits. They are pure and take any number of rows, so they can be compiled, which fuses what
+    follows the product; the loop over chunks and the sums stay outside, so that its length is not part of any graph."""
+
+    terms: Callable
+    gradient: Callable
+
+
 def linear_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -30,16 +39,18 @@ def linear_cross_entropy(
     weights: torch.Tensor,
     bias: torch.Tensor | None = None,
     chunk: int = 1024,
+    functions: ChunkFunctions | None = None,
 ) -> LossTerms:
     """Loss of logits = hidden [n, d] @ weight [V, d]^T (+ bias [V]) against labels [n] (-1 = ignored) with weights [n].
 
     Gradients are exact for any combination of `ce` and `z`; a weight below zero counts as zero.
+    `functions`: compiled versions of the two functions of a chunk; None = as they stand.
     """
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     weights = weights.float().clamp(min=0.0).masked_fill(labels < 0, 0.0)
-    ce, z, correct = _LinearCrossEntropy.apply(hidden, weight, bias, labels.clamp(min=0), weights, chunk)
+    ce, z, correct = _LinearCrossEntropy.apply(hidden, weight, bias, labels.clamp(min=0), weights, chunk, functions or EAGER)
     return LossTerms(ce, z, correct, weights.sum())
 
 
@@ -61,21 +72,39 @@ def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     return logits.float()
 
 
+def chunk_terms(hidden, weight, bias, labels, weights):
+    """(logsumexp [c], ce, z, correct) of the rows of one chunk."""
+    logits = _logits(hidden, weight, bias)
+    lse = logits.logsumexp(-1)
+    target = logits.gather(1, labels[:, None]).squeeze(1)
+    correct = (logits.argmax(-1) == labels) * weights
+    return lse, ((lse - target) * weights).sum(), (lse**2 * weights).sum(), correct.sum()
+
+
+def chunk_gradient(hidden, weight, bias, labels, weights, lse, grad_ce, grad_z):
+    """(gradient of the chunk's logits [c, V] in the dtype of `hidden`, that of the bias [V] in fp32 or None)."""
+    # d lse / d logits = p, so d ce = p - onehot and d z = 2 * lse * p
+    grad = (_logits(hidden, weight, bias) - lse[:, None]).exp_()
+    grad *= (weights * (grad_ce + 2 * grad_z * lse))[:, None]
+    grad.scatter_add_(1, labels[:, None], -(weights * grad_ce)[:, None])
+    return grad.to(hidden.dtype), None if bias is None else grad.sum(0)
+
+
+EAGER = ChunkFunctions(chunk_terms, chunk_gradient)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, weights, chunk):
+    def forward(ctx, hidden, weight, bias, labels, weights, chunk, functions):
         lse = hidden.new_zeros(hidden.shape[0], dtype=torch.float32)
-        ce, z, correct = (hidden.new_zeros((), dtype=torch.float32) for _ in range(3))
+        sums = [hidden.new_zeros((), dtype=torch.float32) for _ in range(3)]
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = _logits(hidden[rows], weight, bias)
-            lse[rows] = logits.logsumexp(-1)
-            target = logits.gather(1, labels[rows, None]).squeeze(1)
-            ce += ((lse[rows] - target) * weights[rows]).sum()
-            z += (lse[rows] ** 2 * weights[rows]).sum()
-            correct += ((logits.argmax(-1) == labels[rows]) * weights[rows]).sum()
+            lse[rows], *terms = functions.terms(hidden[rows], weight, bias, labels[rows], weights[rows])
+            sums = [total + term for total, term in zip(sums, terms, strict=True)]
+        ce, z, correct = sums
         ctx.save_for_backward(hidden, weight, bias, labels, weights, lse)
-        ctx.chunk = chunk
+        ctx.chunk, ctx.functions = chunk, functions
         ctx.mark_non_differentiable(correct)
         return ce, z, correct
 
@@ -87,16 +116,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         for start in range(0, hidden.shape[0], ctx.chunk):
             rows = slice(start, start + ctx.chunk)
-            # d lse / d logits = p, so d ce = p - onehot and d z = 2 * lse * p
-            grad = (_logits(hidden[rows], weight, bias) - lse[rows, None]).exp_()
-            grad *= (weights[rows] * (grad_ce + 2 * grad_z * lse[rows]))[:, None]
-            grad.scatter_add_(1, labels[rows, None], -(weights[rows] * grad_ce)[:, None])
+            grad, of_bias = ctx.functions.gradient(hidden[rows], weight, bias, labels[rows], weights[rows], lse[rows], grad_ce, grad_z)
             if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(hidden.dtype)
+                grad_bias += of_bias
             grad_hidden[rows] = grad @ weight
             if grad_weight is not None:
                 grad_weight += grad.T @ hidden[rows]
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None

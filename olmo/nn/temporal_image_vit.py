@@ -244,7 +244,8 @@ class TemporalVit(SiglipVisionTransformer):
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
             return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(plan.num_frames))
 
-        prunable = x.index_select(0, plan.on_device.frames)  # [P, N, D]
+        # [P, N, D]; no copy, which training would have to keep, where that is every frame
+        prunable = x if sum(plan.frame_counts) == plan.num_frames else x.index_select(0, plan.on_device.frames)
         answer = self.decide(prunable, plan)
         scores, keep_prunable = answer.scores, select(answer, plan)  # [P, C]
         keep_cells = x.new_ones(plan.num_frames, plan.cells.num_cells, dtype=torch.bool)

@@ -57,7 +57,7 @@ def build_sharded_model(cfg: TrainConfig, world: World) -> ModelBase:
         compute_dtype=torch.bfloat16 if bf16 else torch.float32,
         fsdp_precision=str(cfg.fsdp.precision),
         compile_args=compiler.asdict() if compiler is not None else None,
-        activation_checkpointing=cfg.activation_checkpointing,
+        activation_checkpointing=cfg.recompute,
     )
     return model.to_empty(device=world.device)
 

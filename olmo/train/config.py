@@ -7,7 +7,7 @@ ignoring them changes nothing, with one line that says so, and refused where it 
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from olmo.config import BaseConfig, StrEnum, build_config
 from olmo.data.loader import DataLoaderConfig
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import build_model_config
+from olmo.nn.flops_training import Trained
 from olmo.train.optim import OptimizerConfig
 from olmo.train.scheduler import SchedulerConfig
 
@@ -35,6 +36,13 @@ class FSDPPrecision(StrEnum):
     pure = "pure"
     mixed = "mixed"
     float = "float"
+
+
+class ActivationCheckpointingMode(StrEnum):
+    """What a recomputed block stores."""
+
+    full = "full"
+    selective = "selective"
 
 
 @dataclass
@@ -92,6 +100,8 @@ class SpeedMonitorConfig(BaseConfig):
 
     window_size: int = 20
     """Steps averaged over."""
+    gpu_flops_available: float | None = None
+    """Peak FLOP/s of one device, what MFU divides by; null = looked up by the device's name for bf16, no MFU where it is unknown."""
 
 
 @dataclass
@@ -190,6 +200,8 @@ class TrainConfig(BaseConfig):
     """torch.compile of the parts that the model config names; null = off."""
     activation_checkpointing: bool = True
     """Recompute activations in the backward pass where the model config asks for it."""
+    activation_checkpointing_mode: ActivationCheckpointingMode = ActivationCheckpointingMode.full
+    """full: store a block's input only; selective: also the results of its matrix products and attention, which are not repeated."""
     fsdp: FSDPConfig = field(default_factory=FSDPConfig)
     """Sharding."""
     softmax_auxiliary_loss: bool = False
@@ -253,13 +265,26 @@ class TrainConfig(BaseConfig):
         """Step at which the loop ends."""
         return self.max_steps if self.stop_at is None else min(self.stop_at, self.max_steps)
 
+    @property
+    def recompute(self) -> str:
+        """none, or the mode in which blocks are recomputed where the model config asks for it."""
+        return str(self.activation_checkpointing_mode) if self.activation_checkpointing else "none"
+
+    @property
+    def trained(self) -> Trained:
+        """Which weights get a gradient, for counting FLOPs."""
+        head = "wte" if self.model.llm.weight_tying else "lm_head"
+        return Trained(self.ft_llm, self.ft_llm and self.ft_embedding in ("all", head), self.ft_vit, self.ft_connector)
+
     def uses_bf16(self, device: torch.device) -> bool:
         """Whether this run computes in bf16 on that device."""
         return self.precision == Precision.amp_bf16 and device.type == "cuda"
 
     def compiler(self, device: torch.device) -> CompilerConfig | None:
-        """How this run compiles on that device; None = not at all."""
-        return self.compile if device.type == "cuda" else None
+        """How this run compiles on that device; None = not at all. Sequences without a fixed length need dynamic shapes."""
+        if self.compile is None or device.type != "cuda":
+            return None
+        return self.compile if self.data.sequence_length is not None else replace(self.compile, dynamic=True)
 
     def rows_per_rank(self, world_size: int) -> int:
         """Sequences per optimiser step on one rank."""
@@ -370,7 +395,6 @@ RETIRED = {
     "fsdp.hybrid_sharding_num_model_replicas": _ANY,
     "wandb.log_artifacts": Retired((False,)),
     "wandb.rank_zero_only": Retired((True,)),
-    "speed_monitor.gpu_flops_available": _ANY,
 }
 """Published keys that a run of this package does not need, most specific first."""
 

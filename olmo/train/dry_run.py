@@ -12,7 +12,8 @@ from olmo.distributed import World
 from olmo.exceptions import OLMoDataError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.preprocessor import build_llm_tokenizer
-from olmo.nn.flops import FlopCount, flops_for_layout, format_flops
+from olmo.nn.flops import FlopCount, flops_for_batch, format_flops
+from olmo.nn.flops_training import step_flops
 from olmo.preprocessing.example import dropped_cells
 from olmo.train.build import meta_model
 from olmo.train.config import TrainConfig
@@ -88,9 +89,8 @@ def token_table(cfg: TrainConfig, batch: Batch) -> Table:
 
 
 def flop_table(cfg: TrainConfig, batch: Batch) -> Table:
-    """Forward FLOPs of that batch as configured and without pruning; training is three times as much."""
-    pruned = flops_for_layout(cfg.model, batch.layout)
-    plain = flops_for_layout(cfg.model, batch.layout, topk=0.0)
+    """Forward FLOPs of that batch as configured and without pruning, and what training makes of them."""
+    pruned, plain = flops_for_batch(cfg.model, batch), flops_for_batch(cfg.model, batch, topk=0.0)
     table = Table("part", "as configured", "without pruning", title="FLOPs of one forward pass over that batch")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -100,8 +100,9 @@ def flop_table(cfg: TrainConfig, batch: Batch) -> Table:
             table.add_row(part.name.replace("_", " "), format_flops(a), format_flops(b))
     table.add_section()
     table.add_row("all", format_flops(pruned.total), format_flops(plain.total))
-    recompute = cfg.activation_checkpointing
-    table.add_row("training step", format_flops(pruned.training(recompute)), format_flops(plain.training(recompute)))
+    steps = [step_flops(count, cfg.model, cfg.trained, cfg.recompute) for count in (pruned, plain)]
+    table.add_row("training step", *(format_flops(s.model) for s in steps))
+    table.add_row("with recomputation", *(format_flops(s.hardware) for s in steps))
     table.caption = f"ideal speed-up {plain.total / pruned.total:.2f}x" if pruned.total < plain.total else None
     return table
 

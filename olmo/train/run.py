@@ -145,7 +145,7 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     optimizer = build_optimizer(cfg.optimizer, model)
     step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, cfg.max_steps), world)
     callbacks = [
-        SpeedMonitor(cfg.speed_monitor.window_size),
+        SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         *([WandbLogger(cfg.wandb)] if wandb_wanted(cfg.wandb) else []),

@@ -16,6 +16,8 @@ from torch.profiler import record_function
 from olmo.batch import EXAMPLE_STRIDE, SHARED_PREFIX, Batch
 from olmo.distributed import World, all_reduce_sum
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, OLMoError, first_line
+from olmo.nn.flops import flops_for_batch
+from olmo.nn.flops_training import StepFlops, step_flops
 from olmo.train.config import TrainConfig
 from olmo.train.optim import clip_gradients
 from olmo.train.scheduler import Scheduler
@@ -41,6 +43,8 @@ class StepResult:
     """Rows."""
     stop: bool
     """Some rank asked to stop."""
+    flops: StepFlops | None = None
+    """Of forward and backward passes; None where nobody asked for them."""
     extra: dict[str, list] = field(default_factory=dict)
     """What the model reports besides the loss: one value per micro-batch of this rank, still on the device (`mean_metrics`)."""
 
@@ -48,6 +52,7 @@ class StepResult:
 _SUMS = (
     *("ce", "z", "correct", "aux"),
     *("tokens", "before", "after", "cells", "loss_tokens", "frames", "examples", "packed", "branches", "stop"),
+    *("model_flops", "hardware_flops"),
 )
 
 
@@ -89,6 +94,8 @@ class TrainStep:
         compiler = cfg.compiler(world.device)
         self.pad_to = cfg.data.sequence_length if compiler is not None and not compiler.dynamic else None
         """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
+        self.count_flops = False
+        """Whether results carry FLOPs; counting reads every id of the batch on the host."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
@@ -112,6 +119,9 @@ class TrainStep:
         sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.world.device)
         host = dict.fromkeys(_SUMS, 0)
         host |= batch_counts(batch)
+        if self.count_flops:
+            flops = step_flops(flops_for_batch(self.cfg.model, batch), self.cfg.model, self.cfg.trained, self.cfg.recompute)
+            host |= {"model_flops": flops.model, "hardware_flops": flops.hardware}
         extra: dict[str, list] = {}
         for part in micro:
             with record_function("forward"):
@@ -179,6 +189,7 @@ class TrainStep:
             frames=int(values["frames"]),
             examples=int(values["examples"]),
             stop=values["stop"] > 0,
+            flops=StepFlops(values["model_flops"], values["hardware_flops"]) if self.count_flops else None,
             extra=extra,
         )
 

@@ -43,7 +43,7 @@ def test_config_decides_what_is_recomputed():
     off = model(llm=dict(activation_checkpoint=None), **vision)
     off.config.vision_backbone.connector_activation_checkpointing = False
     parallelize_model(off)
-    parallelize_model(also_off := model(), activation_checkpointing=False)
+    parallelize_model(also_off := model(), activation_checkpointing="none")
     for m in (off, also_off):
         assert not any("forward" in vars(module) for module in m.modules())
     parallelize_model(half := model(llm=dict(activation_checkpoint="one_in_two")))

@@ -14,10 +14,7 @@ from olmo.nn.indices import flat_positions
 from olmo.nn.kv_cache import KVCache
 from olmo.nn.llm import Transformer
 from olmo.nn.vision_backbone import VisionOutput
-from olmo.tokenizer import IMAGE_TOKENS
-
-SEGMENT_STARTS = ("frame_start", "low_res_image_start")
-"""Special tokens that open an image or frame (the high-resolution view belongs to the image of its low-resolution one)."""
+from olmo.tokenizer import IMAGE_TOKENS, SEGMENT_STARTS
 
 
 class Molmo2Model(ModelBase):

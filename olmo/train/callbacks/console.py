@@ -28,11 +28,12 @@ def clock(seconds: float) -> str:
 def format_line(step: int, last_step: int, loss: float, accuracy: float, metrics: dict[str, float]) -> str:
     """The log line; every field has a fixed width, so that lines stand in columns."""
     width = len(str(last_step))
+    used = f" | mfu {100 * metrics['throughput/device/mfu']:4.1f}%" if "throughput/device/mfu" in metrics else ""
     return (
         f"step {step:>{width}}/{last_step} | loss {loss:8.4f} | acc {accuracy:5.3f} | kept {metrics['train/kept_fraction']:5.3f}"
         f" | tok/s {short(metrics['throughput/device/tokens_per_second']):>6}"
         f" | frames/s {short(metrics['throughput/device/frames_per_second']):>6}"
-        f" | wait {100 * metrics['throughput/data_wait_fraction']:3.0f}% | {metrics['throughput/seconds_per_step']:7.3f} s"
+        f"{used} | wait {100 * metrics['throughput/data_wait_fraction']:3.0f}% | {metrics['throughput/seconds_per_step']:7.3f} s"
         f" | eta {clock(metrics['throughput/eta_seconds']):>9}"
     )
 
