@@ -19,7 +19,7 @@ def as_on_a_gpu(monkeypatch):
     """What CPUs alone do is switched off: checks of the layout, attention one segment at a time."""
     for module in (indices, compaction):
         monkeypatch.setattr(module, "check_total", lambda *args: None)
-    monkeypatch.setattr(attention, "_choose_backend", lambda *args: "padded")
+    monkeypatch.setattr(attention, "choose_backend", lambda *args: "padded")
 
 
 def step(variant: str, pad_to: int | None = None) -> None:
