@@ -52,6 +52,7 @@ def attend(
     v: Tensor,
     *,
     mask: Tensor | None = None,
+    causal: bool = False,
     key_bias: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
@@ -60,15 +61,21 @@ def attend(
     """Dense attention. q: [B, H, S, hd]; k, v: [B, KV, S', hd] with KV dividing H; returns [B, H, S, hd].
 
     `mask` is boolean (True = may attend) or an additive float, broadcastable to [B, H, S, S']; `key_bias` is [B, S'].
-    `kernels` narrows the SDPA kernels on CUDA (see `KERNELS`).
+    `causal` (instead of a mask) hides later keys. `kernels` narrows the SDPA kernels on CUDA (see `KERNELS`).
     """
     head_dim = v.shape[-1]
     scale = head_dim**-0.5 if scale is None else scale
     if key_bias is not None:
         q, k, v = append_key_bias(q, k, v, key_bias[:, None, :, None], scale)
+    if q.shape[2] == 1 and q.shape[1] != k.shape[1] and (mask is None or mask.shape[1] == 1):
+        # decoding: the heads that share a key are as many queries of it, so that no kernel has to repeat the cache
+        queries = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])
+        out = attend(queries, k, v, mask=mask, scale=scale, dropout=dropout, kernels=kernels)
+        return out.reshape(*q.shape[:-1], head_dim)
     allowed = KERNELS[kernels] if q.is_cuda else None
     with sdpa_kernel(allowed) if allowed else nullcontext():
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+        gqa = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=gqa)
     return out[..., :head_dim]
 
 

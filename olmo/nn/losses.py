@@ -29,23 +29,26 @@ def linear_cross_entropy(
     labels: torch.Tensor,
     weights: torch.Tensor,
     bias: torch.Tensor | None = None,
+    extra: torch.Tensor | None = None,
     chunk: int = 1024,
 ) -> LossTerms:
     """Loss of logits = hidden [n, d] @ weight [V, d]^T (+ bias [V]) against labels [n] (-1 = ignored) with weights [n].
 
-    Gradients are exact for any combination of `ce` and `z`; a weight below zero counts as zero.
+    `extra` [V', d]: further rows of the matrix, as in `linear_logits`. Gradients are exact for any combination of `ce` and
+    `z`; a weight below zero counts as zero.
     """
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
+        extra = None if extra is None else extra.to(dtype)
     weights = weights.float().clamp(min=0.0).masked_fill(labels < 0, 0.0)
-    ce, z, correct = _LinearCrossEntropy.apply(hidden, weight, bias, labels.clamp(min=0), weights, chunk)
+    ce, z, correct = _LinearCrossEntropy.apply(hidden, weight, bias, extra, labels.clamp(min=0), weights, chunk)
     return LossTerms(ce, z, correct, weights.sum())
 
 
-def naive_linear_cross_entropy(hidden, weight, labels, weights, bias=None) -> LossTerms:
+def naive_linear_cross_entropy(hidden, weight, labels, weights, bias=None, extra=None) -> LossTerms:
     """The same with all logits at once and plain autograd: the oracle, and the readable definition."""
-    logits = F.linear(hidden, weight, bias).float()
+    logits = linear_logits(hidden, weight, bias, extra)
     weights = weights.float().clamp(min=0.0).masked_fill(labels < 0, 0.0)
     labels = labels.clamp(min=0)
     ce = F.cross_entropy(logits, labels, reduction="none")
@@ -54,49 +57,62 @@ def naive_linear_cross_entropy(hidden, weight, labels, weights, bias=None) -> Lo
     return LossTerms((ce * weights).sum(), (z * weights).sum(), (correct * weights).sum(), weights.sum())
 
 
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    logits = hidden @ weight.T
-    if bias is not None:
-        logits = logits + bias.to(logits.dtype)
+def linear_logits(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, extra: torch.Tensor | None = None
+) -> torch.Tensor:
+    """fp32 [n, V + V']: hidden [n, d] times weight [V, d] (with its bias), then times extra [V', d].
+
+    Two products joined: joining the matrices would copy the vocabulary for every token that is decoded.
+    """
+    logits = F.linear(hidden, weight, None if bias is None else bias.to(hidden.dtype))
+    if extra is not None:
+        logits = torch.cat([logits, F.linear(hidden, extra)], dim=1)
     return logits.float()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, weights, chunk):
+    def forward(ctx, hidden, weight, bias, extra, labels, weights, chunk):
         lse = hidden.new_zeros(hidden.shape[0], dtype=torch.float32)
         ce, z, correct = (hidden.new_zeros((), dtype=torch.float32) for _ in range(3))
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = _logits(hidden[rows], weight, bias)
+            logits = linear_logits(hidden[rows], weight, bias, extra)
             lse[rows] = logits.logsumexp(-1)
             target = logits.gather(1, labels[rows, None]).squeeze(1)
             ce += ((lse[rows] - target) * weights[rows]).sum()
             z += (lse[rows] ** 2 * weights[rows]).sum()
             correct += ((logits.argmax(-1) == labels[rows]) * weights[rows]).sum()
-        ctx.save_for_backward(hidden, weight, bias, labels, weights, lse)
+        ctx.save_for_backward(hidden, weight, bias, extra, labels, weights, lse)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(correct)
         return ce, z, correct
 
     @staticmethod
     def backward(ctx, grad_ce, grad_z, _):
-        hidden, weight, bias, labels, weights, lse = ctx.saved_tensors
+        hidden, weight, bias, extra, labels, weights, lse = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        # summed up over the chunks in fp32
+        grad_weight, grad_bias, grad_extra = (
+            torch.zeros_like(t, dtype=torch.float32) if needed else None
+            for t, needed in zip((weight, bias, extra), ctx.needs_input_grad[1:4], strict=True)
+        )
+        size = weight.shape[0]
         for start in range(0, hidden.shape[0], ctx.chunk):
             rows = slice(start, start + ctx.chunk)
             # d lse / d logits = p, so d ce = p - onehot and d z = 2 * lse * p
-            grad = (_logits(hidden[rows], weight, bias) - lse[rows, None]).exp_()
+            grad = linear_logits(hidden[rows], weight, bias, extra).sub_(lse[rows, None]).exp_()
             grad *= (weights[rows] * (grad_ce + 2 * grad_z * lse[rows]))[:, None]
             grad.scatter_add_(1, labels[rows, None], -(weights[rows] * grad_ce)[:, None])
             if grad_bias is not None:
-                grad_bias += grad.sum(0)
+                grad_bias += grad[:, :size].sum(0)
             grad = grad.to(hidden.dtype)
-            grad_hidden[rows] = grad @ weight
+            grad_hidden[rows] = grad[:, :size] @ weight
+            if extra is not None:
+                grad_hidden[rows] += grad[:, size:] @ extra
             if grad_weight is not None:
-                grad_weight += grad.T @ hidden[rows]
-        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-        grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+                grad_weight += grad[:, :size].T @ hidden[rows]
+            if grad_extra is not None:
+                grad_extra += grad[:, size:].T @ hidden[rows]
+        grads = (None if g is None else g.to(t.dtype) for g, t in ((grad_weight, weight), (grad_bias, bias), (grad_extra, extra)))
+        return grad_hidden, *grads, None, None, None

@@ -71,6 +71,7 @@ def checkpoint_activations(model: Molmo2Model) -> None:
 def compile_blocks(model: Molmo2Model, args: dict[str, Any]) -> None:
     """Compile blocks one by one: blocks of a kind share the compiled code."""
     if model.config.llm.compile == "blocks":
+        model.mask_by_example = False
         for block in model.transformer.blocks:
             # decoding calls a block with a cache and one token: not worth compiled code of its own
             _compile(block, args, eager_if=lambda kwargs: kwargs.get("cache") is not None)
