@@ -44,6 +44,17 @@ class VisualSegment:
 
 
 @dataclass(frozen=True)
+class ExampleLayout:
+    """Host-side description of one packed example of a row."""
+
+    num_tokens: int
+    num_segments: int = 0
+    """Visual segments that belong to it."""
+    branched: bool = False
+    """Whether some of its tokens may not see all earlier ones: several conversations about the same pictures."""
+
+
+@dataclass(frozen=True)
 class RowLayout:
     """Host-side description of one row of a `Batch`."""
 
@@ -55,6 +66,8 @@ class RowLayout:
     """Rows of `token_pooling` that hold at least one patch (= `<im_patch>` tokens of the row)."""
     num_loss_tokens: int = 0
     """Positions with a positive loss weight."""
+    examples: tuple[ExampleLayout, ...] = ()
+    """The packed examples in order, their tokens and segments adding up to those of the row; empty = not known."""
 
     @property
     def num_frames(self) -> int:

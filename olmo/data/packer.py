@@ -143,6 +143,7 @@ def pack_examples(examples: Sequence[ProcessedExample]) -> ProcessedExample:
         dropped_cells=sum(e.dropped_cells for e in examples),
         name=f"the row of {', '.join(e.name or 'an example' for e in examples)}",
         metadata=_joined_metadata(examples),
+        packed=tuple(layout for e in examples for layout in e.examples),
     )
 
 

@@ -8,8 +8,13 @@ import torch
 from olmo.batch import Batch
 from olmo.config import BaseConfig
 from olmo.exceptions import OLMoConfigurationError
+from olmo.inference.decoding import decoder
 from olmo.models.model import ModelBase
 from olmo.nn.vision_backbone import VisionOutput
+
+CHECK_EVERY = {"cuda": 16}
+"""Tokens between two looks at whether all rows have ended. Looking waits for the device, which costs more than some steps
+too many; what a row says behind its end is cut either way."""
 
 
 @dataclass
@@ -54,6 +59,8 @@ class GenerationOutput:
     """Prompt tokens that the language model read."""
     seconds: dict[str, float]
     """Wall-clock seconds of `vision`, `prefill` (language model over the prompt) and `decode` (all later tokens)."""
+    steps: int
+    """Decoding steps that ran: one less than the tokens of the longest row, and a few more where the end was noticed late."""
     vision: VisionOutput | None
     """What the vision backbone returned: kept cells and scores."""
 
@@ -67,11 +74,13 @@ def generate(
     sampling: SamplingConfig | None = None,
     generator: torch.Generator | None = None,
     process_group=None,
+    capture: bool | None = None,
 ) -> GenerationOutput:
     """Continue every row of `batch` (on the model's device) until `eos_id` or `max_new_tokens`.
 
     Ranks that share a sharded model must take the same number of steps: give their `process_group`, and all go on
-    until the last row of the last rank is finished.
+    until the last row of the last rank is finished. `capture`: decode with a CUDA graph, the time of capturing counted as
+    decoding; None = where that is faster, which is never with a `process_group`.
     """
     sampling = sampling or SamplingConfig()
     sampling.validate()
@@ -85,23 +94,25 @@ def generate(
         seconds = {"vision": clock.lap()}
         logits, state, output = model.prefill(batch, max_new_tokens, vision=vision)
         seconds["prefill"] = clock.lap()
-        generated = logits.new_zeros(len(batch), 0, dtype=torch.long)
+        step = decoder(model, state, max_new_tokens - 1, False if process_group is not None else capture)
+        generated = torch.zeros(len(batch), max_new_tokens, dtype=torch.long, device=logits.device)
         finished = torch.zeros(len(batch), dtype=torch.bool, device=logits.device)
-        for step in range(max_new_tokens):
-            ids = choose(logits, generated, sampling, generator)
-            generated = torch.cat([generated, ids[:, None]], dim=1)
+        check_every = CHECK_EVERY.get(logits.device.type, 1)
+        for length in range(1, max_new_tokens + 1):
+            ids = choose(logits, generated[:, : length - 1], sampling, generator)
+            generated[:, length - 1] = ids
             if eos_id is not None:
                 finished |= ids == eos_id
-                if _all_finished(finished, process_group):
+                if length % check_every == 0 and _all_finished(finished, process_group):
                     break
-            if step + 1 < max_new_tokens:
-                logits = model.decode_step(ids, state)
-        rows = [_cut(row, eos_id) for row in generated.tolist()]
+            if length < max_new_tokens:
+                logits = step(ids)
+        rows = [_cut(row, eos_id) for row in generated[:, :length].tolist()]
         seconds["decode"] = clock.lap()
     finally:
         model.train(training)
     before = [row.num_tokens + row.num_spared for row in batch.layout]
-    return GenerationOutput(rows, before, list(output.tokens_after), seconds, output.vision)
+    return GenerationOutput(rows, before, list(output.tokens_after), seconds, length - 1, output.vision)
 
 
 def choose(logits: torch.Tensor, generated: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator | None) -> torch.Tensor:

@@ -1,19 +1,21 @@
 """Which token may attend to which, in the LLM: one rule over a few integers per token.
 
 The rule knows nothing of tensors' shapes, so the same function gives the dense mask of the CPU path and the block-sparse
-mask that flex attention compiles for GPUs, where no [S, S] tensor is ever built.
+mask that flex attention compiles for GPUs, where no [S, S] tensor is ever built. On CPUs a mask per packed example is
+enough, and none where an example is plain causal: which examples lie where is known to the host.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from olmo.batch import EXAMPLE_STRIDE, PAD_ID
+from olmo.batch import EXAMPLE_STRIDE, PAD_ID, ExampleLayout, RowLayout
 from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention import attend
+from olmo.nn.indices import check_total
 
 
 class BiDirectionalAttn(StrEnum):
@@ -100,16 +102,69 @@ def flex_block_mask(tokens: TokenAttributes, mode: BiDirectionalAttn | None, *, 
     return create_block_mask(rule, rows, None, length, length, device=tokens.index.device, _compile=compiled)
 
 
-def build_mask(tokens: TokenAttributes, mode: BiDirectionalAttn | None) -> torch.Tensor | BlockMask:
-    """Block-sparse on GPUs, dense elsewhere."""
-    return flex_block_mask(tokens, mode) if tokens.index.is_cuda else dense_mask(tokens, tokens, mode)
+@dataclass(frozen=True)
+class ExampleMasks:
+    """The rule cut along packed examples, which never see each other. Positions behind a row's examples are padding."""
+
+    lengths: tuple[tuple[int, ...], ...]
+    """Tokens of every example of every row."""
+    masks: tuple[tuple[torch.Tensor | None, ...], ...]
+    """Bool [1, 1, n, n] for every example of n tokens (the fast kernels take no three dimensions); None = plain causal."""
+
+
+class PlainCausal:
+    """The rule where every row is one plain causal example: padding comes last, so nothing but later tokens is hidden."""
+
+
+Mask = torch.Tensor | BlockMask | ExampleMasks | PlainCausal
+"""What a block of the decoder gets: the dense mask [B, 1, S, S], or one of the cheaper forms of the same rule."""
+
+
+def mask_by_example(
+    tokens: TokenAttributes, mode: BiDirectionalAttn | None, layout: Sequence[RowLayout]
+) -> ExampleMasks | PlainCausal | None:
+    """The rule from the examples in the layout; None where the layout does not know them, or each fills a row."""
+    rows = [row.examples for row in layout]
+    if not all(rows):
+        return None
+    check_total(tokens.valid, sum(e.num_tokens for row in rows for e in row), "tokens in the examples of the layout")
+
+    def causal(example: ExampleLayout) -> bool:
+        return not example.branched and (mode is None or example.num_segments == 0)
+
+    if all(len(row) == 1 and causal(row[0]) for row in rows):
+        return PlainCausal()
+    if all(len(row) == 1 and row[0].num_tokens == tokens.index.shape[1] for row in rows):
+        return None  # nothing to leave out, and one call for all rows is faster than one for each
+    masks = []
+    for b, row in enumerate(rows):
+        masks.append([])
+        start = 0
+        for example in row:
+            stop = start + example.num_tokens
+            part = None if causal(example) else tokens.map(lambda t, b=b, span=slice(start, stop): t[b : b + 1, span])
+            masks[-1].append(None if part is None else dense_mask(part, part, mode))
+            start = stop
+    return ExampleMasks(tuple(tuple(e.num_tokens for e in row) for row in rows), tuple(tuple(row) for row in masks))
+
+
+def build_mask(tokens: TokenAttributes, mode: BiDirectionalAttn | None, layout: Sequence[RowLayout] = ()) -> Mask:
+    """Block-sparse on GPUs; elsewhere by example where the `layout` of the rows knows them, else dense."""
+    if tokens.index.is_cuda:
+        return flex_block_mask(tokens, mode)
+    by_example = mask_by_example(tokens, mode, layout) if layout else None
+    return dense_mask(tokens, tokens, mode) if by_example is None else by_example
 
 
 _flex_attention = None
 
 
-def masked_attention(q, k, v, mask: torch.Tensor | BlockMask | None, *, dropout: float = 0.0):
-    """Attention of q [B, H, S, hd] over k, v [B, KV, S', hd] under either kind of mask."""
+def masked_attention(q, k, v, mask: Mask | None, *, dropout: float = 0.0):
+    """Attention of q [B, H, S, hd] over k, v [B, KV, S', hd] under any kind of mask."""
+    if isinstance(mask, ExampleMasks):
+        return attend_examples(q, k, v, mask, dropout)
+    if isinstance(mask, PlainCausal):
+        return attend(q, k, v, causal=True, dropout=dropout)
     if not isinstance(mask, BlockMask):
         return attend(q, k, v, mask=mask, dropout=dropout)
     if dropout > 0.0:
@@ -118,3 +173,18 @@ def masked_attention(q, k, v, mask: torch.Tensor | BlockMask | None, *, dropout:
     if _flex_attention is None:
         _flex_attention = torch.compile(flex_attention)
     return _flex_attention(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def attend_examples(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, masks: ExampleMasks, dropout: float = 0.0) -> torch.Tensor:
+    """Example by example; zeros at padding, which nobody reads. `split` cuts a row once: slices make the backward slower."""
+    rows = []
+    for *row, lengths, row_masks in zip(q, k, v, masks.lengths, masks.masks, strict=True):
+        padding = q.shape[2] - sum(lengths)
+        parts = []
+        for *part, mask in zip(*(t.split((*lengths, padding), dim=1) for t in row), (*row_masks, None), strict=True):
+            if len(parts) == len(lengths):  # the padding
+                parts.append(torch.zeros_like(part[0]))
+            else:
+                parts.append(attend(*(t[None] for t in part), mask=mask, causal=mask is None, dropout=dropout)[0])
+        rows.append(torch.cat(parts, dim=1))
+    return torch.stack(rows)

@@ -6,12 +6,11 @@ from abc import ABC, abstractmethod
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention.flex_attention import BlockMask
 
-from olmo.nn.attention_mask import masked_attention
+from olmo.nn.attention_mask import Mask, masked_attention
 from olmo.nn.kv_cache import KVCache, LayerCache
 from olmo.nn.llm_config import AttentionLayerNormType, LlmConfig
-from olmo.nn.losses import ChunkFunctions, LossTerms, linear_cross_entropy
+from olmo.nn.losses import ChunkFunctions, LossTerms, linear_cross_entropy, linear_logits
 from olmo.nn.norms import build_norm
 from olmo.nn.rope import RopeSettings, RopeTables, apply_rope, rope_tables
 
@@ -74,7 +73,7 @@ class SequentialBlock(nn.Module):
         self,
         x: torch.Tensor,
         rope: RopeTables,
-        mask: torch.Tensor | BlockMask | None,
+        mask: Mask | None,
         response_mask: torch.Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> torch.Tensor:
@@ -85,7 +84,7 @@ class SequentialBlock(nn.Module):
         x = x + self.dropout(self.attention(self.attn_norm(x), rope, mask, cache), response_mask)
         return x + self.dropout(self.mlp(self.ff_norm(x)), response_mask)
 
-    def attention(self, x: torch.Tensor, rope: RopeTables, mask: torch.Tensor | BlockMask | None, cache: LayerCache | None) -> torch.Tensor:
+    def attention(self, x: torch.Tensor, rope: RopeTables, mask: Mask | None, cache: LayerCache | None) -> torch.Tensor:
         c = self.config
         fused = self.att_proj(x)
         if c.clip_qkv is not None:
@@ -117,17 +116,17 @@ class _Projection(nn.Module, ABC):
     """Compiled versions of what the loss does with a chunk of logits."""
 
     @abstractmethod
-    def vocabulary(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(matrix [V, d], bias [V] or None) of the logits."""
+    def vocabulary(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """(matrix [V, d], its bias [V] or None, further rows [V', d] or None) of the logits."""
 
     def project(
         self, hidden: torch.Tensor, labels: torch.Tensor | None = None, weights: torch.Tensor | None = None
     ) -> torch.Tensor | LossTerms:
         """hidden [n, d] -> fp32 logits [n, V]; with labels and weights [n], their loss without all logits at once."""
-        matrix, bias = self.vocabulary()
+        matrix, bias, extra = self.vocabulary()
         if labels is None:
-            return F.linear(hidden, matrix, bias).float()
-        return linear_cross_entropy(hidden, matrix, labels, weights, bias, functions=self.loss_functions)
+            return linear_logits(hidden, matrix, bias, extra)
+        return linear_cross_entropy(hidden, matrix, labels, weights, bias, extra, functions=self.loss_functions)
 
 
 class Embedding(_Projection):
@@ -145,7 +144,7 @@ class Embedding(_Projection):
         return torch.where((new >= 0)[..., None], F.embedding(new.clamp(min=0), self.new_embedding), base)
 
     def vocabulary(self):
-        return self.embedding, None
+        return self.embedding, None, None
 
 
 class PlainEmbedding(_Projection):
@@ -159,7 +158,7 @@ class PlainEmbedding(_Projection):
         return F.embedding(ids, self.weight)
 
     def vocabulary(self):
-        return self.weight, None
+        return self.weight, None, None
 
 
 class OutputHead(_Projection):
@@ -172,10 +171,7 @@ class OutputHead(_Projection):
         self.new_weight = nn.Parameter(torch.empty(new_rows, width)) if new_rows else None
 
     def vocabulary(self):
-        if self.new_weight is None:
-            return self.weight, self.bias
-        bias = None if self.bias is None else F.pad(self.bias, (0, self.new_weight.shape[0]))
-        return torch.cat([self.weight, self.new_weight]), bias
+        return self.weight, self.bias, self.new_weight
 
     def forward(self, hidden, labels=None, weights=None):
         return self.project(hidden, labels, weights)
@@ -228,7 +224,7 @@ class Transformer(nn.Module):
         self,
         x: torch.Tensor,
         position_ids: torch.Tensor,
-        mask: torch.Tensor | BlockMask | None,
+        mask: Mask | None,
         cache: KVCache | None = None,
         response_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:

@@ -113,10 +113,15 @@ class PruningPlan:
     real: tuple[bool, ...]
     """Per frame: not padding."""
     videos: tuple[PrunableVideo, ...]
-    dropped_per_row: tuple[int, ...]
-    """Cells that leave every row of the batch."""
+    dropped_per_segment: tuple[tuple[int, ...], ...]
+    """Cells that leave every visual segment of every row of the batch."""
     device: torch.device
     """Where the forward pass runs."""
+
+    @property
+    def dropped_per_row(self) -> tuple[int, ...]:
+        """Cells that leave every row."""
+        return tuple(sum(segments) for segments in self.dropped_per_segment)
 
     @property
     def frame_counts(self) -> list[int]:
@@ -191,22 +196,23 @@ def plan_pruning(
     """Read the layout of a batch of rows of `frames_per_row` frames."""
     real: list[bool] = []
     videos = []
-    dropped_per_row = []
+    dropped_per_segment = []
     for r, row in enumerate(layout):
         start = r * frames_per_row
-        dropped = 0
+        dropped = []
         for segment in row.segments:
+            budget = 0
             if segment.kind == MultimodalType.VIDEO:
                 check_cells(segment.cells_per_frame, cells)
                 budget = pruning_budget(segment.num_frames, cells.num_cells, topk, prune_from_frame)
                 if budget > 0:
                     videos.append(PrunableVideo(start, segment.num_frames, budget))
-                    dropped += budget
+            dropped.append(max(budget, 0))
             start += segment.num_frames
         assert row.num_frames <= frames_per_row, f"row {r} has {row.num_frames} frames of {frames_per_row}"
         real += [True] * row.num_frames + [False] * (frames_per_row - row.num_frames)
-        dropped_per_row.append(dropped)
-    return PruningPlan(cells, len(real), tuple(real), tuple(videos), tuple(dropped_per_row), torch.device(device))
+        dropped_per_segment.append(tuple(dropped))
+    return PruningPlan(cells, len(real), tuple(real), tuple(videos), tuple(dropped_per_segment), torch.device(device))
 
 
 def check_cells(cells_per_frame: int, cells: CellGrid) -> None:

@@ -70,6 +70,7 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
             features=self.connect(patches, cells),
             keep_rows=keep_rows if plan.videos else None,
             kept_per_row=kept_per_row,
+            dropped_per_segment=plan.dropped_per_segment if plan.videos else None,
             aux_loss=self.auxiliary_loss(seen, plan),
             scores=self.all_scores(seen, plan),
             metrics=seen.metrics | {"kept_fraction": sum(kept_per_row) / max(sum(row.num_pooled for row in layout), 1)},

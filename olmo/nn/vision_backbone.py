@@ -136,6 +136,8 @@ class VisionOutput:
     """[B, P] bool over the rows of `token_pooling`; None = no cell was dropped."""
     kept_per_row: tuple[int, ...]
     """Kept cells of every row of the batch; sums to K."""
+    dropped_per_segment: tuple[tuple[int, ...], ...] | None = None
+    """Cells that every visual segment of every row loses; None = no cell was dropped."""
     aux_loss: Tensor | None = None
     """0-d, to be added to the loss; also carries the zero-weighted pass of parameters that had nothing to do."""
     scores: Tensor | None = None

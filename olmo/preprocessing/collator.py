@@ -1,11 +1,12 @@
 """Ragged examples -> one padded `Batch` with its host-side layout."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from olmo.batch import PAD_ID, Batch, RowLayout
+from olmo.batch import PAD_ID, Batch, ExampleLayout, RowLayout
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.example import ProcessedExample
 
@@ -117,4 +118,15 @@ class Collator:
             num_tokens=length,
             num_pooled=example.num_pooled,
             num_loss_tokens=int((example.loss_masks[:length] > 0).sum()),
+            examples=cut_examples(example.examples, length),
         )
+
+
+def cut_examples(examples: Sequence[ExampleLayout], length: int) -> tuple[ExampleLayout, ...]:
+    """The examples of a row of which only the first `length` tokens stay (no visual token is ever cut)."""
+    kept, start = [], 0
+    for example in examples:
+        if start < length:
+            kept.append(replace(example, num_tokens=min(example.num_tokens, length - start)))
+        start += example.num_tokens
+    return tuple(kept)

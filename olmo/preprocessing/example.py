@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from olmo.batch import MultimodalType, VisualSegment
+from olmo.batch import ExampleLayout, MultimodalType, VisualSegment
 from olmo.budget import pruning_budget
 
 
@@ -62,6 +62,8 @@ class ProcessedExample:
     """How error messages call this example."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What evaluation needs to know."""
+    packed: tuple[ExampleLayout, ...] = ()
+    """Of a pack: what it holds."""
 
     @property
     def num_tokens(self) -> int:
@@ -87,6 +89,15 @@ class ProcessedExample:
     def num_spared(self) -> int:
         """Visual tokens that were spared before the model, by showing it less."""
         return sum(s.spared for s in self.segments)
+
+    @property
+    def examples(self) -> tuple[ExampleLayout, ...]:
+        """The examples of a pack, or the example itself."""
+        if self.packed:
+            return self.packed
+        # a token sees branches whose id is not smaller than its own, so nothing is hidden while ids do not rise
+        branched = self.subsegment_ids is not None and bool((np.diff(self.subsegment_ids) > 0).any())
+        return (ExampleLayout(self.num_tokens, len(self.segments), branched),)
 
     @property
     def num_loss_tokens(self) -> int:

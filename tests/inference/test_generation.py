@@ -1,10 +1,13 @@
 """Decoding with a cache, in batches, against one full pass per token for one example."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from olmo.batch import Batch
 from olmo.exceptions import OLMoConfigurationError
+from olmo.inference import generation
 from olmo.inference.generation import SamplingConfig, choose, generate
 from tests.models.builders import VOCAB, Example, batch, model
 
@@ -31,7 +34,7 @@ def one_by_one(m, example: Example, steps: int) -> list[int]:
         b = m.shorten(b, vision, None)
         ids, positions, out = b.input_ids, b.position_ids, []
         for _ in range(steps):
-            step = Batch(ids, positions, b.layout)
+            step = Batch(ids, positions, tuple(replace(row, examples=()) for row in b.layout))
             logits = m.transformer.logits(m._language_model(step, vision)[:, -1])
             out.append(logits.argmax(-1).item())
             ids = torch.cat([ids, torch.tensor([[out[-1]]])], 1)
@@ -99,6 +102,86 @@ def test_end_token_and_bookkeeping():
     assert plain.vision.keep_rows.sum(1).tolist() == list(plain.vision.kept_per_row)
     always = generate(m, questions(QUESTIONS[:1]), 50, eos_id=plain.token_ids[0][0])
     assert always.token_ids == [[]]
+
+
+@pytest.mark.parametrize("sampling", [SamplingConfig(ngram_size=1), SamplingConfig(temperature=1.0, ngram_size=1)])
+def test_looking_for_the_end_less_often_changes_no_answer(sampling, monkeypatch):
+    """As on a GPU, where looking waits for the device. Seen to fail with rows not cut at their end."""
+    m = model()
+
+    def answers(every: int, examples: list[Example], end: int | None):
+        monkeypatch.setitem(generation.CHECK_EVERY, "cpu", every)
+        return generate(m, questions(examples), 20, end, sampling, torch.Generator().manual_seed(1))
+
+    for examples in (QUESTIONS[:1], QUESTIONS):
+        end = answers(1, examples, None).token_ids[0][4]
+        results = [answers(every, examples, end) for every in (1, 3, 16, 100)]
+        assert len(results[0].token_ids[0]) == 4
+        assert all(r.token_ids == results[0].token_ids for r in results)
+        if len(examples) == 1:
+            assert [r.steps for r in results] == [4, 5, 15, 19]
+
+
+def test_a_step_stays_where_it_is():
+    """What a CUDA graph needs: the same memory for the cache and the state in every step, and slots and positions that move in
+    place. Seen to fail with `positions = positions + 1`."""
+    m = model()
+    with torch.no_grad():
+        _, state, _ = m.prefill(questions(QUESTIONS), 21)
+        tensors = [state.positions, state.subsegments, state.cache.slots]
+        tensors += [t for layer in state.cache.layers for t in (layer.keys, layer.values)]
+        before = [(t.data_ptr(), t.shape) for t in tensors]
+        positions, slots = state.positions.clone(), state.cache.slots.clone()
+        for _ in range(20):
+            logits = m.decode_step(torch.full((4,), 5), state)
+        assert logits.shape == (4, VOCAB)
+    now = [state.positions, state.subsegments, state.cache.slots, *(t for c in state.cache.layers for t in (c.keys, c.values))]
+    assert all(a is b for a, b in zip(tensors, now, strict=True))
+    assert [(t.data_ptr(), t.shape) for t in now] == before
+    assert torch.equal(state.positions, positions + 20) and torch.equal(state.cache.slots, slots + 20)
+
+
+def test_a_compiled_step_is_one_graph():
+    """20 steps, one graph, no break, the same tokens. Seen to fail (two graphs and more) with the cache cut to the longest row."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    m, eager = model(), model()
+    with torch.no_grad():
+        runs = []
+        for step in (torch.compile(m.decode_step, backend="aot_eager", fullgraph=True), eager.decode_step):
+            logits, state, _ = eager.prefill(questions(QUESTIONS), 21)
+            ids = [logits.argmax(-1)]
+            for _ in range(20):
+                ids.append(step(ids[-1], state).argmax(-1))
+            runs.append(torch.stack(ids))
+    assert torch.equal(*runs)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("requests", [8, 32])
+def test_many_requests_at_once(requests):
+    """Videos of 0 to 5 frames; the times of the three parts are reported apart. Seen to fail with the answers of all rows
+    behind the longest prompt."""
+    m = model()
+    asked = [replace(QUESTIONS[i % 4], seed=i) for i in range(requests)]
+    output = generate(m, questions(asked), 5)
+    assert output.steps == 4 and all(output.seconds[part] > 0 for part in ("vision", "prefill", "decode"))
+    for i in (0, 5, requests - 1):
+        assert output.token_ids[i] == generate(m, questions([asked[i]]), 5).token_ids[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_step_gives_the_same_tokens():
+    m = model().cuda()
+    b = questions(QUESTIONS).to("cuda")
+    assert generate(m, b, 20, capture=True).token_ids == generate(m, b, 20, capture=False).token_ids
+
+
+def test_capturing_needs_a_gpu():
+    with pytest.raises(OLMoConfigurationError, match="decoding can be captured on CUDA devices only, and the model is on cpu"):
+        generate(model(), questions(QUESTIONS[:1]), 3, capture=True)
 
 
 def test_sampling_is_reproducible_and_follows_the_distribution():

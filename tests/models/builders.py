@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from olmo.batch import Batch, MultimodalType, RowLayout, VisualSegment
+from olmo.batch import Batch, ExampleLayout, MultimodalType, RowLayout, VisualSegment
 from olmo.models.model import ModelBase, build_model_config
 
 VOCAB = 64
@@ -59,6 +59,7 @@ class _Row:
     images: list
     pooling: list
     segments: list
+    examples: list
 
 
 def _example(example: Example, number: int) -> _Row:
@@ -71,7 +72,7 @@ def _example(example: Example, number: int) -> _Row:
     for _ in range(example.frames):
         prefix += [*words(1), IDS["frame_start"], *[IDS["image_patch"]] * CELLS, IDS["frame_end"]]
     branched = len(example.branches) > 1
-    row = _Row(prefix, list(range(len(prefix))), [], [0.0] * len(prefix), [], [], [])
+    row = _Row(prefix, list(range(len(prefix))), [], [0.0] * len(prefix), [], [], [], [])
     row.subsegments = [number * 100_000 + (10_000 if branched else 0)] * len(prefix)
     for i, length in enumerate(example.branches):
         row.ids = row.ids + words(length)
@@ -83,6 +84,7 @@ def _example(example: Example, number: int) -> _Row:
         patches = torch.arange(GRID * GRID).view(3, 3, 3, 3).permute(0, 2, 1, 3).reshape(CELLS, 9)
         row.pooling = [patches + f * GRID * GRID for f in range(example.frames)]
         row.segments = [VisualSegment(MultimodalType.VIDEO, example.frames, CELLS)]
+    row.examples = [ExampleLayout(len(row.ids), len(row.segments), branched)]
     return row
 
 
@@ -90,7 +92,7 @@ def batch(*rows: list[Example], extra: int = 0, subsegments: bool = True) -> Bat
     """One row per list of examples; `extra` more padding tokens, frames and pooling rows."""
     built = []
     for examples in rows:
-        total = _Row([], [], [], [], [], [], [])
+        total = _Row([], [], [], [], [], [], [], [])
         for number, example in enumerate(examples):
             part = _example(example, number)
             part.pooling = [p + len(total.images) * GRID * GRID for p in part.pooling]
@@ -111,7 +113,9 @@ def batch(*rows: list[Example], extra: int = 0, subsegments: bool = True) -> Bat
             pooling[b, f * CELLS : (f + 1) * CELLS] = row.pooling[f]
     ids = text("ids")
     labels = torch.where(ids >= 0, torch.roll(ids, -1, 1).clamp(0, VOCAB - 1), -1)
-    layout = tuple(RowLayout(tuple(r.segments), len(r.ids), len(r.images) * CELLS, sum(w > 0 for w in r.weights)) for r in built)
+    layout = tuple(
+        RowLayout(tuple(r.segments), len(r.ids), len(r.images) * CELLS, sum(w > 0 for w in r.weights), tuple(r.examples)) for r in built
+    )
     return Batch(
         input_ids=ids,
         position_ids=text("positions"),

@@ -43,6 +43,24 @@ def test_packed_and_batched_equal_alone(packing):
             assert (gradients[name] - gradient).norm() <= 1e-4 * (gradient.norm() + 0.01 * scale), name
 
 
+@pytest.mark.parametrize("mode", ["image_tokens", None])
+def test_masks_by_example_equal_the_dense_mask(mode):
+    """The whole model, pruned: logits and gradients; and the layout after compaction knows every example's length. Seen to fail
+    with the cells of another example taken off."""
+    m = model(bi_directional_attn=mode)
+    together = batch(EXAMPLES, EXAMPLES[1:2], EXAMPLES[2:], extra=2)
+    with torch.no_grad():
+        short = m.shorten(together, m.encode_vision(together), None)
+    for subsegments, row in zip(short.subsegment_ids, short.layout, strict=True):
+        assert [e.num_tokens for e in row.examples] == (subsegments[subsegments >= 0] // 100_000).bincount().tolist()
+    cheap = logits_and_gradients(m, together)
+    m.mask_by_example = False
+    dense = logits_and_gradients(m, together)
+    torch.testing.assert_close(cheap[0], dense[0], atol=1e-5, rtol=1e-5)
+    for name, gradient in dense[1].items():
+        torch.testing.assert_close(cheap[1][name], gradient, atol=1e-5 * max(1, gradient.abs().max().item()), rtol=1e-4)
+
+
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_neighbour_changes_nothing(packing):
     """Other pixels and words of one packed example leave the others' logits as they are, bit for bit. Seen to fail with

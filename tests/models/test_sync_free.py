@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from olmo.models.temporal_video_olmo import compaction
-from olmo.nn import attention, indices
+from olmo.nn import attention, attention_mask, indices
 from tests.models.builders import Example, batch, config
 
 VARIANTS = {
@@ -18,9 +18,9 @@ VARIANTS = {
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """What CPUs alone do is switched off: checks of the layout, attention one segment at a time."""
-    for module in (indices, compaction):
+    for module in (indices, compaction, attention_mask):
         monkeypatch.setattr(module, "check_total", lambda *args: None)
-    monkeypatch.setattr(attention, "_choose_backend", lambda *args: "padded")
+    monkeypatch.setattr(attention, "choose_backend", lambda *args: "padded")
 
 
 def step(variant: str, pad_to: int | None = None) -> None:

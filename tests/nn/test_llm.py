@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention_mask import dense_mask, token_attributes
@@ -101,6 +103,29 @@ def test_head_rows_and_scaling():
     embedded = build(n_layers=0, normalize_input_embeds=True)
     x = torch.randn(1, 2, 32)
     torch.testing.assert_close(embedded(x, torch.zeros(1, 2, dtype=torch.long), None), x * math.sqrt(32))
+
+
+def test_the_two_parts_of_the_vocabulary_are_never_joined():
+    """Nothing of the size of the whole matrix is made, for logits or for the loss. Seen to fail with `torch.cat` of the two."""
+    head = OutputHead(300, 20, 64, bias=False)
+    for p in head.parameters():
+        nn.init.normal_(p)
+    made, own = [], {p.data_ptr() for p in head.parameters()}  # views of the parameters are no copies
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            made.extend(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor) and t.data_ptr() not in own)
+            return out
+
+    hidden, labels, weights = torch.randn(3, 64), torch.tensor([1, 299, 319]), torch.ones(3)
+    with torch.no_grad(), Sizes():
+        logits = head(hidden)
+        loss = head(hidden, labels, weights)
+    assert max(made) < 320 * 64 // 10
+    expected = hidden @ torch.cat([head.weight, head.new_weight]).T
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss.ce, nn.functional.cross_entropy(expected, labels, reduction="sum"))
 
 
 def test_no_extra_vocabulary_is_one_plain_table():

@@ -1,9 +1,13 @@
 """Chunked loss against the loss of all logits at once."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from olmo.nn.losses import linear_cross_entropy, naive_linear_cross_entropy
 
@@ -31,6 +35,70 @@ def test_values_and_gradients_equal_the_naive_loss(n, chunk, bias, seed, z):
         results.append([t.detach().float() for t in (*terms, *grads)])
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
+
+
+@given(n=st.integers(0, 9), bias=st.booleans(), frozen=st.booleans())
+def test_further_rows_equal_one_matrix(n, bias, frozen):
+    """A vocabulary in two matrices against the joined one, values and gradients. Seen to fail with the second part's share of the
+    gradient of the hidden states left out."""
+    (hidden, weight, labels, weights, b), _ = problem(n, 4, bias)
+    results = []
+    for joined in (False, True):
+        h, first, last = (
+            hidden.detach().requires_grad_(),
+            weight.detach()[:30].requires_grad_(),
+            weight.detach()[30:].requires_grad_(not frozen),
+        )
+        matrix, extra = (torch.cat([first, last]), None) if joined else (first, last)
+        own = None if b is None else b.detach() if joined else b.detach()[:30]
+        if joined and own is not None:
+            own = own.masked_fill(torch.arange(37) >= 30, 0)
+        loss = naive_linear_cross_entropy if joined else (lambda *a: linear_cross_entropy(*a, chunk=4))
+        terms = loss(h, matrix, labels, weights, own, extra)
+        grads = torch.autograd.grad(terms.ce + 0.3 * terms.z, [h, first, *[last] * (not frozen)])
+        results.append([t.detach().float() for t in (*terms, *grads)])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
+
+
+class PeakBytes(TorchDispatchMode):
+    """The most bytes that were alive at once among tensors made inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.now, self.peak = set(), 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, torch.Tensor) and (key := t.untyped_storage()._cdata) not in self.alive:
+                self.alive.add(key)
+                size = t.untyped_storage().nbytes()
+                self.now, self.peak = self.now + size, max(self.peak, self.now + size)
+                weakref.finalize(t.untyped_storage(), self.gone, key, size)
+        return out
+
+    def gone(self, key, size):
+        self.alive.discard(key)
+        self.now -= size
+
+
+def test_peak_memory_is_that_of_a_chunk():
+    """Forward and backward at a vocabulary much wider than the model: of logits, less than four chunks are ever alive at once,
+    where the plain loss holds several of all rows. Seen to fail with a chunk as long as the sequence."""
+    n, width, vocabulary, chunk = 512, 8, 4000, 32
+    hidden, weight = torch.randn(n, width, requires_grad=True), torch.randn(vocabulary, width, requires_grad=True)
+    labels, weights = torch.randint(0, vocabulary, (n,)), torch.ones(n)
+    peaks = []
+    for loss in (lambda *a: linear_cross_entropy(*a, chunk=chunk), naive_linear_cross_entropy):
+        with PeakBytes() as memory:
+            terms = loss(hidden, weight, labels, weights)
+            torch.autograd.grad(terms.ce + terms.z, (hidden, weight))
+        peaks.append(memory.peak)
+    gradients = 4 * (hidden.numel() + 3 * weight.numel())
+    print(f"peak of the chunked loss {peaks[0] / 2**20:.1f} MiB, of the plain one {peaks[1] / 2**20:.1f} MiB")
+    assert peaks[0] <= 4 * 4 * chunk * vocabulary + gradients
+    assert peaks[1] > 2 * 4 * n * vocabulary
 
 
 def test_z_alone_and_frozen_head():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmo.batch import MultimodalType, VisualSegment
+from olmo.batch import ExampleLayout, MultimodalType, VisualSegment
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.collator import Collator
 from olmo.preprocessing.example import ProcessedExample, dropped_cells
@@ -65,6 +65,22 @@ def test_sequence_length_counts_what_is_left_after_pruning():
 def test_long_text_is_cut_and_the_layout_says_so():
     batch = Collator([PATCH], pad_to="to_max", seq_len=9)([example(1, 6)])
     assert batch.input_ids.shape == (1, 9) and batch.layout[0].num_tokens == 9 and batch.layout[0].num_loss_tokens == 1
+
+
+def test_the_layout_knows_the_packed_examples():
+    """Which tokens and segments belong to which example, and whether branches hide something; text cut at the end comes off the last
+    ones. Seen to fail with the rising ids of branches looked for across examples, and with cut examples left at their length."""
+    from olmo.data.packer import pack_examples  # on top of preprocessing, whose data it joins
+
+    tree = example(1, 6)
+    tree.subsegment_ids = np.asarray([10_000] * 4 + [0, 0, 0, 1, 1, 1])
+    row = pack_examples([example(2, 4), tree, example(0, 5), example(0, 3)])
+    known = (ExampleLayout(12, 1), ExampleLayout(10, 1, True), ExampleLayout(5), ExampleLayout(3))
+    batch = Collator([PATCH])([row, example(0, 4)])
+    assert [r.examples for r in batch.layout] == [known, (ExampleLayout(4),)]
+    assert pack_examples([tree]).examples == tree.examples == known[1:2]
+    cut = Collator([PATCH], pad_to="to_max", seq_len=25)([row]).layout[0]
+    assert cut.num_tokens == 25 and cut.examples == (*known[:2], ExampleLayout(3))
 
 
 def test_errors_name_the_example():

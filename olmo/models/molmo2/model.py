@@ -30,6 +30,8 @@ class Molmo2Model(ModelBase):
         self.vision_backbone = None if config.vision_backbone is None else config.vision_backbone.build(config.llm)
         self.run_vision_without_images = False
         """Set for training: collectives and gradients need every rank to run the backbone, with or without images."""
+        self.mask_by_example = True
+        """Cleared where blocks are compiled: the lengths of packed examples would become part of the compiled code."""
 
     def reset_parameters(self) -> None:
         self.transformer.reset_parameters()
@@ -95,7 +97,7 @@ class Molmo2Model(ModelBase):
         if vision is not None:
             x = self._add_features(x, batch, vision.features)
         tokens = token_attributes(batch.input_ids, batch.subsegment_ids, self._ids(IMAGE_TOKENS), self._ids(SEGMENT_STARTS))
-        mask = build_mask(tokens, self._bidirectional)
+        mask = build_mask(tokens, self._bidirectional, batch.layout if self.mask_by_example else ())
         response = None if batch.loss_masks is None else batch.loss_masks > 0
         return self.transformer(x, batch.position_ids, mask, cache, response)
 
@@ -142,8 +144,8 @@ class Molmo2Model(ModelBase):
         x = self.transformer.embed(ids[:, None])  # [B, 1, d]
         mask = dense_mask(*_decode_attributes(state), None)  # [B, 1, 1, max_length]
         hidden = self.transformer(x, state.positions[:, None], mask, state.cache)
-        state.positions = state.positions + 1
-        state.cache.slots = state.cache.slots + 1
+        state.positions += 1  # in place: a captured step reads and writes the same memory every time
+        state.cache.slots += 1
         return self.transformer.logits(hidden[:, 0])
 
 

@@ -86,6 +86,7 @@ def compile_blocks(model: Molmo2Model, args: dict[str, Any]) -> None:
     """
     varying = args | {"dynamic": True}
     if model.config.llm.compile == "blocks":
+        model.mask_by_example = False
         for block in model.transformer.blocks:
             # decoding calls a block with a cache and one token: not worth compiled code of its own
             compiled = torch.compile(block.forward, **args)
