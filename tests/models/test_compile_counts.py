@@ -59,7 +59,7 @@ def step(m, b, pad_to: int | None) -> torch.Tensor:
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The backend of pruned frames that reads no lengths."""
-    monkeypatch.setattr(attention, "_choose_backend", lambda *args: "padded")
+    monkeypatch.setattr(attention, "choose_backend", lambda *args: "padded")
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

@@ -11,7 +11,7 @@ from olmo.config_files import find_config
 from olmo.models.model import build_model_config
 from olmo.models.molmo2.parallelize import parallelize_model
 from olmo.models.temporal_video_olmo import compaction
-from olmo.nn import attention, indices
+from olmo.nn import attention, attention_mask, indices
 from olmo.train.activation_memory import ActivationMemory
 from tests.models import sharded
 from tests.models.builders import Example, batch, config, model
@@ -26,7 +26,7 @@ def unknown_values(monkeypatch):
         rest = segments.total - segments.max_len
         return [segments.max_len, *(rest // followers + (i < rest % followers) for i in range(followers))]
 
-    for module in (indices, compaction):
+    for module in (indices, compaction, attention_mask):
         monkeypatch.setattr(module, "check_total", lambda *args: None)
     monkeypatch.setattr(attention.Segments, "host_lengths", lengths)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import olmo
+from olmo import tokenizer
 from olmo.hf_model.config import OWN_BLOCK, PRUNED_MODEL_TYPE, own_block
 from olmo.models.molmo2.config import Molmo2Config
-from olmo.tokenizer import IMAGE_TOKENS, SPECIAL_TOKENS
 
 PACKAGE = Path(olmo.__file__).parent
 TEMPLATES = Path(__file__).parent / "templates"
@@ -80,9 +80,9 @@ def source_of(name: str) -> str:
         return PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py").read_text()
     text = (TEMPLATES / REPLACED[name]).read_text()
     if name == "olmo.tokenizer":
-        text = text.replace("= {}  # filled in by the export", f"= {SPECIAL_TOKENS!r}").replace(
-            "= ()  # filled in by the export", f"= {IMAGE_TOKENS!r}"
-        )
+        for constant in ("SPECIAL_TOKENS", "IMAGE_TOKENS", "SEGMENT_STARTS"):
+            value = getattr(tokenizer, constant)
+            text = re.sub(rf"^({constant}: .*) = \S+  # filled in by the export$", rf"\1 = {value!r}", text, flags=re.M)
     return text
 
 
