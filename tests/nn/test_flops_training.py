@@ -72,7 +72,7 @@ def test_recomputation_against_the_counter_of_torch(recompute, dropout):
         "vision_backbone.connector_activation_checkpointing=true",
         "llm.activation_checkpoint=whole_layer",
         f"llm.residual_dropout={dropout}",
-        "llm.n_layers=12",  # else the decoder is too small beside the ViT for its last layer to show
+        "llm.n_layers=36",  # else the decoder is too small beside the ViT for its last layer to show
     )
     batch = video_batch(config, num_frames=8, text=40, loss=10)
     expected = expected_step(config, batch, recompute=recompute)
