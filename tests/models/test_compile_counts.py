@@ -1,5 +1,6 @@
 """How often compilation happens: shapes that depend on the batch must not make new graphs."""
 
+import shutil
 from collections import Counter
 
 import pytest
@@ -13,20 +14,21 @@ from tests.models import sharded
 from tests.models.builders import Example, batch, model
 
 PAD_TO = 160
+NEEDS_CPP = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 
 
 class CountingBackend:
-    """aot_eager (forward and backward) that notes which compiled function every graph belongs to."""
+    """A backend (forward and backward) that notes which compiled function every graph belongs to."""
 
-    def __init__(self):
+    def __init__(self, name: str):
         self.ids: set[tuple[int, int]] = set()
-        self.aot = lookup_backend("aot_eager")
+        self.compile = lookup_backend(name)
 
     def __call__(self, graph, inputs):
         # a set: a compilation may start over with another idea of a float, and only its last graph is used
         current = CompileContext.current_compile_id()
         self.ids.add((current.frame_id, current.frame_compile_id))
-        return self.aot(graph, inputs)
+        return self.compile(graph, inputs)
 
     @property
     def graphs(self) -> Counter[int]:
@@ -66,21 +68,22 @@ def as_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("count", "recompute", "pad_to"),
+    ("count", "recompute", "pad_to", "backend"),
     [
-        pytest.param(50, "none", PAD_TO, id="fifty"),
-        pytest.param(14, "none", None, id="every length", marks=pytest.mark.slow),
-        pytest.param(14, "full", PAD_TO, id="full", marks=pytest.mark.slow),
-        pytest.param(14, "selective", PAD_TO, id="selective", marks=pytest.mark.slow),
+        pytest.param(50, "none", PAD_TO, "aot_eager", id="fifty"),
+        pytest.param(14, "none", None, "aot_eager", id="every length", marks=pytest.mark.slow),
+        pytest.param(14, "full", PAD_TO, "aot_eager", id="full", marks=pytest.mark.slow),
+        pytest.param(14, "selective", PAD_TO, "aot_eager", id="selective", marks=pytest.mark.slow),
+        pytest.param(14, "none", PAD_TO, "inductor", id="inductor", marks=[pytest.mark.slow, NEEDS_CPP]),
     ],
 )
-def test_batches_make_few_graphs(count, recompute, pad_to, as_on_a_gpu):
+def test_batches_make_few_graphs(count, recompute, pad_to, backend, as_on_a_gpu):
     """At most three graphs per compiled part, none after the first batches, and the numbers of the model as it stands.
 
     Without a graph break (`fullgraph`). Seen to fail with `dynamic=None` for the ViT, with single frames compiled, with sizes that
     are equal by chance in the first batch (kept cells and width), and with one code object for all recomputed modules.
     """
-    backend = CountingBackend()
+    backend = CountingBackend(backend)
     vit = dict(activation_checkpointing=True, image_num_layers=5)
     plain, compiled = model(vit=vit).train(), model(vit=vit).train()
     parallelize_model(plain, activation_checkpointing="none")
@@ -93,5 +96,5 @@ def test_batches_make_few_graphs(count, recompute, pad_to, as_on_a_gpu):
         if i == 6:
             early = backend.graphs.total()
     assert backend.graphs.total() == early, "compiled again"
-    assert max(backend.graphs.values()) <= 3
-    assert len(backend.graphs) == 6, "ViT block, pooling, projector, decoder block, two functions of the loss"
+    # dense, biased and packed ViT blocks; pooling, projector and the loss's two functions; decoder blocks
+    assert sorted(backend.graphs.values()) == [1, 1, 1, 1, 1 if pad_to else 2, 3]

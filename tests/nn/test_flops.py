@@ -94,6 +94,7 @@ def test_pruning_switches():
     easy, later = flops_for_video(stts(prune_method="easy"), 64, 200), flops_for_video(stts(), 64, 200)
     assert easy.scorer == 0.0 and easy.vit < later.vit
     assert easy.vit == flops_for_video(stts(), 64, 200, prune_at=2).vit
+    assert flops_for_video(stts(prune_method="heuristic"), 64, 200).scorer == 2 * 64**2 * 729 * 1152  # every frame with every other
     assert flops_for_video(stts(), 1, 200).scorer == 0.0  # a single frame cannot be pruned
 
 

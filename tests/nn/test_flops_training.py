@@ -52,10 +52,9 @@ def tiny(*settings: str):
 @pytest.mark.parametrize("pruning", ["vision_backbone.vit.prune=false", "vision_backbone.vit.topk=0.5"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_against_the_counter_of_torch(case, pruning):
-    """Within 1 %. Seen to fail with thrice the forward pass for frozen parts, and with a gradient of the pixels."""
+    """Within 1 %. Seen to fail with gradients of the weights of frozen parts."""
     trained, frozen = CASES[case]
     if not trained.vit and "prune=false" not in pruning:
-        frozen |= {}
         pruning = "vision_backbone.vit.prune_method=random"  # a scorer would be trained all the same
     config = tiny(pruning)
     batch = video_batch(config, num_frames=8, text=40, loss=10)
@@ -72,6 +71,7 @@ def test_recomputation_against_the_counter_of_torch(recompute, dropout):
         "vision_backbone.connector_activation_checkpointing=true",
         "llm.activation_checkpoint=whole_layer",
         f"llm.residual_dropout={dropout}",
+        "llm.n_layers=36",  # else the decoder is too small beside the ViT for its last layer to show
     )
     batch = video_batch(config, num_frames=8, text=40, loss=10)
     expected = expected_step(config, batch, recompute=recompute)
@@ -80,7 +80,8 @@ def test_recomputation_against_the_counter_of_torch(recompute, dropout):
 
 
 def test_what_a_step_costs():
-    """Thrice the forward pass but for the pixels; at most a third more for recomputing everything."""
+    """Thrice the forward pass but for the pixels; at most a third more for recomputing everything.
+    Seen to fail with a gradient of the pixels."""
     count = flops_for_video(stts(), 64, 200, loss_tokens=50)
     step = step_flops(count, stts(), recompute="full")
     assert step.model == training_flops(count) == 3 * count.total - count.patch_embedding
