@@ -51,6 +51,8 @@ def distributed_world() -> Iterator[World]:
             )
         torch.cuda.set_device(local_rank)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if not cuda:
+        reuse_freed_memory()
     # FSDP shards (and offers mixed precision) on one GPU too, so a GPU always has a group; one CPU process needs none.
     needs_group = size > 1 or (cuda and "MASTER_ADDR" in os.environ)
     if needs_group:

@@ -13,6 +13,7 @@ PACKAGE = REPO / "olmo"
 # Modules that import nothing of the project except each other.
 LEAFS = {
     "exceptions",
+    "host_memory",
     "config",
     "config_files",
     "batch",

@@ -25,7 +25,7 @@ TINY_VIT = (
     *("vit_layers=[-1,-3]", "vit.prune_at=1"),
 )
 NARROW_LLM = (
-    *("llm.d_model=1024", "llm.n_layers=12", "llm.n_heads=16", "llm.n_kv_heads=8", "llm.head_dim=64", "llm.mlp_hidden_size=6144"),
+    *("llm.d_model=1024", "llm.n_layers=6", "llm.n_heads=16", "llm.n_kv_heads=8", "llm.head_dim=64", "llm.mlp_hidden_size=6144"),
     *("llm.vocab_size=8192", "llm.embedding_size=8192"),
 )
 TINY_LLM = (
@@ -85,7 +85,7 @@ def cpu_cases() -> list[Case]:
     step = _all_methods(Case("step", "scorer", 0.5, 4, "training", text=200, vision=TEN_BLOCKS, llm=NARROW_LLM))
     llm = [Case("llm", "scorer", k, 16, text=200, vision=TINY_TOWER_81, llm=NARROW_LLM) for k in (0.3, 0.5, 0.7)]
     generate = [
-        Case("generate", "scorer", 0.5, 8, rows=n, text=32, vision=TINY_TOWER_81, llm=NARROW_LLM, new_tokens=16) for n in (1, 8, 32)
+        Case("generate", "scorer", 0.5, 4, rows=n, text=32, vision=TINY_TOWER_81, llm=NARROW_LLM, new_tokens=16) for n in (1, 8, 32)
     ]
     reference = [
         Case("vit", "none", 0.0, 4, baseline="transformers"),

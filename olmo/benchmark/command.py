@@ -15,6 +15,7 @@ from olmo.benchmark.results import ResultFile, Row
 from olmo.benchmark.run import measure, prepare
 from olmo.benchmark.trace import name_stages, stage_names, trace
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
+from olmo.host_memory import reuse_freed_memory
 from olmo.launch import CommandParser
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,8 @@ def profile_rows(cases: Sequence[Case], device: torch.device, folder: Path) -> i
 def pick_device(profile: str) -> torch.device:
     if profile == "gpu" and not torch.cuda.is_available():
         raise OLMoEnvironmentError("profile gpu needs a GPU, and torch sees none here; take --profile=cpu or --profile=smoke")
+    if profile != "gpu":
+        reuse_freed_memory()  # as training, evaluation and asking do on CPUs
     return torch.device("cuda" if profile == "gpu" else "cpu")
 
 
@@ -115,7 +118,7 @@ def rows_of(part: str, profile: str, device: torch.device, rounds: int, clips: P
     if part in ("decode", "all"):
         rows |= {decode_key(*case): lambda case=case: decode(*case, rounds, clips) for case in decode_cases(profile)}
     if part in ("pack", "all"):
-        examples = 200 if profile == "smoke" else 2000
+        examples = 100 if profile == "smoke" else 500
         rows |= {f"pack/rows/{k:g}": lambda k=k: pack(k, rounds, examples) for k in (0.0, 0.3, 0.5)}
     return rows
 

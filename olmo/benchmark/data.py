@@ -91,7 +91,7 @@ def decode(backend: str, resolution: str, frames: int, rounds: int, folder: Path
     )
 
 
-def pack(topk: float, rounds: int, examples: int = 2000) -> Row:
+def pack(topk: float, rounds: int, examples: int) -> Row:
     """Examples of many lengths into rows of the published recipe: how full the rows are, and what packing one example takes."""
     rng = np.random.default_rng(0)
     budget = 9686

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from olmo.host_memory import release_freed_memory
+
 Arm = Callable[[], object]
 
 
@@ -85,6 +87,7 @@ def peak_bytes(arm: Arm, device: torch.device) -> int | None:
 
 def _restart_high_water() -> int | None:
     """Let the kernel count the process' largest size anew; returns the size now."""
+    release_freed_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return _status_bytes("VmRSS")

@@ -19,6 +19,7 @@ from olmo.checkpoints import load_model, select_checkpoint
 from olmo.data.load_video import VideoLoader
 from olmo.data.video_reader import VideoBackend, VideoReaderConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoEnvironmentError
+from olmo.host_memory import reuse_freed_memory
 from olmo.inference.generation import GenerationOutput, SamplingConfig, generate
 from olmo.inference.show import show
 from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor, video_cells
@@ -173,6 +174,8 @@ def load_with_overrides(
 ) -> VideoQA:
     """As `load`, of a checkpoint that has been selected, with overrides written `vision_backbone.vit.topk=0.3`."""
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cpu":
+        reuse_freed_memory()
     weights, autocast = PRECISIONS[precision_of(device, precision)]
     model = load_model(checkpoint, overrides=overrides, device=device, dtype=weights)
     return VideoQA(model, autocast=autocast)
