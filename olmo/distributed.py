@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from olmo.exceptions import OLMoEnvironmentError, OLMoError
+from olmo.host_memory import reuse_freed_memory
 
 
 @dataclass(frozen=True)
