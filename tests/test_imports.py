@@ -39,7 +39,7 @@ ALLOWED = {
     "launch": {"checkpoints"},  # what the programs share; the commands in train and eval use it
     "inference": {"models", "model_configs", "checkpoints", "preprocessing", "data", "nn", "tokenizer"},
     "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer"},
-    "benchmark": {"launch", "models", "data", "inference", "preprocessing", "nn", "train"},
+    "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},
 }
 # Slow to import, optional, or both: imported where they are used.

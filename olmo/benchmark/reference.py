@@ -7,10 +7,12 @@ import torch
 from olmo.benchmark.cases import Case
 from olmo.benchmark.models import Arm, build, config_of, prepare, video_batch
 from olmo.benchmark.parts import Pair, autocast, flops_of, passes, vit_features
+from olmo.hf_model.torchvision_ops import declare_missing_operators
 
 
 def against_transformers(case: Case, device: torch.device) -> Pair:
     """SigLIP2's tower (part vit) or Qwen3 reading text (part llm), both with scaled-dot-product attention."""
+    declare_missing_operators()  # a CPU torch beside a torchvision made for GPUs, which transformers imports if it is there
     config = config_of(case, "none")
     arm = Arm(config, prepare(build(config, device), case), video_batch(case, config).to(device))
     count = flops_of(arm)
