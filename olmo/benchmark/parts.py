@@ -1,6 +1,6 @@
 """What is timed in each part: a pair of functions, and how much faster the arithmetic says the second one is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -182,6 +182,12 @@ def _forward(arm: Arm, device: torch.device) -> Callable[[], object]:
 
 def _steps(both: tuple[Arm, Arm], case: Case, device: torch.device) -> list[Callable[[], object]]:
     """Steps of the two arms on one set of weights and one state of the optimiser."""
+    steps = trainer_steps([arm.model for arm in both], case, device)
+    return [lambda step=step, batch=arm.batch.to("cpu"): step(batch, 1) for step, arm in zip(steps, both, strict=True)]
+
+
+def trainer_steps(models: Sequence[ModelBase], case: Case, device: torch.device, changes: Sequence[str] = ()) -> list[Callable]:
+    """The trainer's own step for every model; they share the optimiser, which is that of the last one's parameters."""
     from olmo.config_files import find_config
     from olmo.distributed import World
     from olmo.train.config import TrainConfig
@@ -189,16 +195,10 @@ def _steps(both: tuple[Arm, Arm], case: Case, device: torch.device) -> list[Call
     from olmo.train.scheduler import Scheduler
     from olmo.train.step import TrainStep
 
-    cfg = TrainConfig.load(find_config("stts_50"), [f"device_train_microbatch_size={case.rows}", "compile=null"])
-    optimizer = build_optimizer(cfg.optimizer, both[1].model)
+    cfg = TrainConfig.load(find_config("stts_50"), [f"device_train_microbatch_size={case.rows}", "compile=null", *changes])
+    optimizer = build_optimizer(cfg.optimizer, models[-1])
     scheduler = Scheduler(cfg.scheduler, cfg.max_steps)
-    world = World(0, 0, 1, device)
-    timed = []
-    for arm in both:
-        step = TrainStep(cfg, arm.model, optimizer, scheduler, world)
-        batch = arm.batch.to("cpu")
-        timed.append(lambda step=step, batch=batch: step(batch, 1))
-    return timed
+    return [TrainStep(cfg, model, optimizer, scheduler, World(0, 0, 1, device)) for model in models]
 
 
 def parameters(arm: Arm) -> dict[str, float]:
