@@ -119,6 +119,20 @@ def check_prepare(command: str, tmp_path: Path) -> None:
     assert args.name in SOURCES or args.out is not None
 
 
+def check_benchmark(command: str, tmp_path: Path) -> None:
+    from olmo.benchmark.cases import cases_of
+    from olmo.benchmark.command import build_parser
+
+    args = build_parser().parse_args(program_words(command)[1])
+    assert args.part == "page" or [c for c in cases_of(args.profile, args.part) if args.only in c.key]
+
+
+def check_gpu(command: str, tmp_path: Path) -> None:
+    from scripts.gpu_check import PARTS, build_parser
+
+    assert set(build_parser().parse_args(program_words(command)[1]).parts) <= set(PARTS)
+
+
 def check_file(command: str, tmp_path: Path) -> None:
     """`python -m pytest FILE`: the file is there."""
     assert (REPO / shlex.split(command)[-1]).is_file()
@@ -133,6 +147,8 @@ CHECKS = [
     (r"python scripts/compare_numerics\.py .*", check_numerics),
     (r"python scripts/checkpoint\.py .*", check_checkpoint),
     (r"python scripts/prepare_pretrained_model\.py .*", check_prepare),
+    (r"python scripts/benchmark\.py .*", check_benchmark),
+    (r"python scripts/gpu_check\.py.*", check_gpu),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"\.venv/bin/python -m pytest \S+", check_file),
 ]
