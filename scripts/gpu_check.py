@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from olmo.benchmark.cases import Case
+from olmo.benchmark.cases import ONE_LAYER, Case
 from olmo.benchmark.results import environment
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.launch import CommandParser, run_command
@@ -79,7 +79,7 @@ def sync() -> dict:
 
 def memory() -> dict:
     """Activations of ViT and connector in the shape of stts_50."""
-    kept = saved_bytes(Case("published_case", "scorer", 0.5, 8, "training", llm=("llm.n_layers=1",)), torch.device("cuda"))
+    kept = saved_bytes(Case("published_case", "scorer", 0.5, 8, "training", llm=ONE_LAYER), torch.device("cuda"))
     ratio = kept[1] / kept[0]
     assert ratio <= 0.65, f"pruned training keeps {ratio:.3f} of the activations"
     return {"unpruned_bytes": kept[0], "pruned_bytes": kept[1], "ratio": ratio}

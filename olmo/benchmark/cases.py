@@ -4,7 +4,7 @@ A case is a pair: the unpruned model and the same model with one method of pruni
 numbers depend on stands in the case, so that its key names a row for ever and a run can go on where another one ended.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from olmo.exceptions import OLMoConfigurationError
@@ -34,6 +34,8 @@ TINY_LLM = (
 )
 RELEASED_LLM: tuple[str, ...] = ()
 """That of Molmo2-4B, as the configs have it."""
+ONE_LAYER = ("llm.n_layers=1", "llm.vocab_size=8192", "llm.embedding_size=8192")
+"""Its widths, on which the connector depends, where it is not run."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,15 @@ class Case:
 
 def cpu_cases() -> list[Case]:
     """Real widths in fp32, as much as a small machine can do in an hour; bf16 is slower than fp32 there."""
-    published = [Case("published_case", "scorer", 0.5, 16, d, vision=SIX_BLOCKS) for d in ("forward", "training")]
-    vit = [case for case in _all_methods(Case("vit", "scorer", 0.5, 4))]
+    published = [Case("published_case", "scorer", 0.5, 16, d, vision=SIX_BLOCKS, llm=ONE_LAYER) for d in ("forward", "training")]
+    vit = _all_methods(Case("vit", "scorer", 0.5, 4, llm=ONE_LAYER))
     step = _all_methods(Case("step", "scorer", 0.5, 4, "training", text=200, vision=TEN_BLOCKS, llm=NARROW_LLM))
     llm = [Case("llm", "scorer", k, 16, text=200, vision=TINY_TOWER_81, llm=NARROW_LLM) for k in (0.3, 0.5, 0.7)]
     generate = [
         Case("generate", "scorer", 0.5, 4, rows=n, text=32, vision=TINY_TOWER_81, llm=NARROW_LLM, new_tokens=16) for n in (1, 8, 32)
     ]
     reference = [
-        Case("vit", "none", 0.0, 4, baseline="transformers"),
+        Case("vit", "none", 0.0, 4, llm=ONE_LAYER, baseline="transformers"),
         Case("llm", "none", 0.0, 0, text=1500, vision=TINY_TOWER_81, llm=NARROW_LLM, baseline="transformers"),
     ]
     return published + vit + step + llm + generate + reference
@@ -104,11 +106,12 @@ TINY_TOWER_81 = (
 def gpu_cases() -> list[Case]:
     """The released shapes under bf16 autocast, compiled: every method at every share, and the long videos."""
     shape = dict(compiled=True)
-    cases = [Case("vit", m, k, 64, **shape) for m in METHODS for k in TOPK]
-    cases += [Case("vit", "scorer", k, 64, packing="first_fit", **shape) for k in TOPK]
-    cases += [Case("vit", "none", 0.0, 64, baseline="transformers", **shape)]
+    vit = Case("vit", "scorer", 0.5, 64, llm=ONE_LAYER, **shape)
+    cases = [replace(vit, method=m, topk=k) for m in METHODS for k in TOPK]
+    cases += [replace(vit, topk=k, packing="first_fit") for k in TOPK]
+    cases += [replace(vit, method="none", topk=0.0, baseline="transformers")]
     cases += [Case("llm", "none", 0.0, 0, text=8192, vision=TINY_TOWER_81, baseline="transformers", **shape)]
-    cases += [Case("published_case", "scorer", 0.5, 16, d, vision=SIX_BLOCKS, **shape) for d in ("forward", "training")]
+    cases += [Case("published_case", "scorer", 0.5, 16, d, vision=SIX_BLOCKS, llm=ONE_LAYER, **shape) for d in ("forward", "training")]
     for frames in (32, 64, 128):
         for k in (0.3, 0.5, 0.7):
             cases.append(Case("step", "scorer", k, frames, "training", text=200, recompute=frames > 32, **shape))
@@ -134,8 +137,6 @@ def smoke_cases() -> list[Case]:
 
 def _all_methods(like: Case) -> list[Case]:
     """The scorer at three shares in both packings, every other method at one half."""
-    from dataclasses import replace
-
     scorer = [replace(like, topk=k, packing=p) for k in (0.3, 0.5, 0.7) for p in ("varlen", "first_fit")]
     return scorer + [replace(like, method=m) for m in METHODS[1:]]
 

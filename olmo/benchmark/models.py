@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from olmo.batch import Batch, MultimodalType, RowLayout, VisualSegment
+from olmo.batch import Batch, ExampleLayout, MultimodalType, RowLayout, VisualSegment
 from olmo.benchmark.cases import Case
 from olmo.budget import frames_within_budget
 from olmo.config import read_yaml
@@ -102,7 +102,9 @@ def video_batch(case: Case, config: Any) -> Batch:
     masks = torch.zeros(tokens.shape)
     masks[:, tokens.shape[1] - learned :] = 1.0
     segment = VisualSegment(MultimodalType.VIDEO, frames, cells.num_cells)
-    row = RowLayout((segment,) if frames else (), tokens.shape[1], frames * cells.num_cells, learned)
+    segments = (segment,) if frames else ()
+    example = ExampleLayout(tokens.shape[1], len(segments))
+    row = RowLayout(segments, tokens.shape[1], frames * cells.num_cells, learned, (example,))
     pixels = (case.rows, frames, vit.num_patches, 3 * vit.image_patch_size**2)
     patches = torch.arange(1, vit.num_patches + 1).view(1, -1, 1)
     pooling = cells.split(patches)[0, :, :, 0] - 1  # [C, G], -1 = missing
