@@ -128,6 +128,7 @@ def smoke_cases() -> list[Case]:
     cases = [Case("published_case", "scorer", 0.5, 4, d, **tiny) for d in ("forward", "training")]
     cases += [Case("vit", m, 0.5, 4, **tiny) for m in METHODS] + [Case("vit", "scorer", 0.5, 4, packing="first_fit", **tiny)]
     cases += [Case("step", m, 0.5, 4, "training", text=16, **tiny) for m in METHODS]
+    cases += [Case("step", "scorer", 0.5, 4, "training", text=16, baseline="plain", **tiny)]
     cases += [Case("llm", "scorer", 0.5, 4, text=16, **tiny)]
     cases += [Case("generate", "scorer", 0.5, 4, rows=n, text=8, new_tokens=4, **tiny) for n in (1, 2)]
     cases += [Case("vit", "none", 0.0, 4, baseline="transformers", **tiny)]

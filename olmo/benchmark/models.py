@@ -12,6 +12,7 @@ from olmo.budget import frames_within_budget
 from olmo.config import read_yaml
 from olmo.config_files import find_config
 from olmo.models.model import ModelBase, build_model_config
+from olmo.nn.attention_mask import dense_mask
 from olmo.nn.pruning_plan import CellGrid
 
 BASE = "stts_50"
@@ -75,17 +76,18 @@ def prepare(model: ModelBase, case: Case, compiled: bool | None = None) -> Model
     return model
 
 
-def arms(case: Case, device: torch.device, batch_of=None) -> tuple[Arm, Arm]:
-    """(baseline, pruned): the same weights, prepared alike, each with the batch that it would get."""
-    batch_of = video_batch if batch_of is None else batch_of
+def arms(case: Case, device: torch.device) -> tuple[Arm, Arm]:
+    """(baseline, pruned): the same weights, prepared alike (unless the baseline is a plain one), each with the batch that it would get."""
     configs = config_of(case, "none"), config_of(case)
     pruned = build(configs[1], device)
-    plain = twin(configs[0], pruned)
-    built = []
-    for config, model in zip(configs, (plain, pruned), strict=True):
-        prepare(model, case)
-        built.append(Arm(config, model, batch_of(case, config).to(device)))
-    return built[0], built[1]
+    base = twin(configs[0], pruned)
+    if case.baseline == "plain":
+        prepare(base, case, compiled=False)
+        base.attention_mask = lambda tokens, batch: dense_mask(tokens, tokens, configs[0].bi_directional_attn)
+    else:
+        prepare(base, case)
+    prepare(pruned, case)
+    return tuple(Arm(c, m, video_batch(case, c).to(device)) for c, m in zip(configs, (base, pruned), strict=True))
 
 
 def video_batch(case: Case, config: Any) -> Batch:

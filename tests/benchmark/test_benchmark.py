@@ -91,6 +91,19 @@ def test_both_arms_see_the_same_weights_and_video(method):
     assert tokens[0] > tokens[1]
 
 
+def test_a_plain_baseline_computes_the_same():
+    """Dense masks and nothing compiled: another way to the same logits."""
+    case = next(c for c in smoke_cases() if c.baseline == "plain")
+    plain, _ = arms(case, CPU)
+    good, _ = arms(tiny("step"), CPU)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.model(plain.batch).logits, good.model(good.batch).logits, atol=1e-5, rtol=1e-4)
+    masks = []
+    plain.model.transformer.register_forward_pre_hook(lambda module, args: masks.append(args[2]))
+    plain.model(plain.batch)
+    assert masks[0].dtype == torch.bool and masks[0].shape[-1] == masks[0].shape[-2] == plain.batch.input_ids.shape[1]
+
+
 def test_a_file_goes_on_where_it_stopped(tmp_path, capsys):
     command = ["published_case", "--profile=smoke", "--rounds=1", f"--output={tmp_path / 'r.json'}"]
     assert run_command(main, [*command, "--only=forward"]) == 0

@@ -9,7 +9,7 @@ from olmo.config import resolve
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.models.model import DecodeState, LogitRows, ModelBase, ModelOutput
 from olmo.models.molmo2.config import Molmo2Config
-from olmo.nn.attention_mask import BiDirectionalAttn, TokenAttributes, build_mask, dense_mask, token_attributes
+from olmo.nn.attention_mask import BiDirectionalAttn, Mask, TokenAttributes, build_mask, dense_mask, token_attributes
 from olmo.nn.indices import flat_positions
 from olmo.nn.kv_cache import KVCache
 from olmo.nn.llm import Transformer
@@ -97,9 +97,13 @@ class Molmo2Model(ModelBase):
         if vision is not None:
             x = self._add_features(x, batch, vision.features)
         tokens = token_attributes(batch.input_ids, batch.subsegment_ids, self._ids(IMAGE_TOKENS), self._ids(SEGMENT_STARTS))
-        mask = build_mask(tokens, self._bidirectional, batch.layout if self.mask_by_example else ())
+        mask = self.attention_mask(tokens, batch)
         response = None if batch.loss_masks is None else batch.loss_masks > 0
         return self.transformer(x, batch.position_ids, mask, cache, response)
+
+    def attention_mask(self, tokens: TokenAttributes, batch: Batch) -> Mask:
+        """Who sees whom, in the cheapest form that the device and the layout allow."""
+        return build_mask(tokens, self._bidirectional, batch.layout if self.mask_by_example else ())
 
     def _add_features(self, x: torch.Tensor, batch: Batch, features: torch.Tensor) -> torch.Tensor:
         # x: [B, S, d], features: [K, d] in the order of the <im_patch> tokens
