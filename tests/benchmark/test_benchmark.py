@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from olmo.launch import run_command
 from olmo.nn.flops import flops_for_layout
 
 CPU = torch.device("cpu")
+REPO = Path(__file__).resolve().parents[2]
 NUMBERS = dict(seconds_median=2.0, seconds_iqr=0.1, speedup=1.5, ideal_speedup=1.6, ideal_fraction=1.5 / 1.6, baseline_seconds_median=3.0)
 
 
@@ -131,6 +133,23 @@ def test_a_page_from_the_files(tmp_path):
     assert re.search(r"\| scorer \| 0.5 \| varlen .*\*\*1.50\*\* \| 1.60 \| 94 %", page)
     assert "published code: 1.17" in page
     assert (tmp_path / "docs" / "benchmarks_machine.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_committed_page_is_that_of_the_files(tmp_path):
+    page = write_page(REPO / "benchmarks/results", tmp_path / "benchmarks.md")
+    assert page.read_text() == (REPO / "docs/benchmarks.md").read_text(), "run: python scripts/benchmark.py page"
+
+
+def test_the_targets_hold_in_the_committed_numbers():
+    """What the project promises on CPUs, read off the committed rows."""
+    rows = {r.key: r for r in read_rows(REPO / "benchmarks/results/cpu.json")}
+    assert rows["published_case/forward/scorer-0.5/varlen/1x16f"].speedup >= 1.22
+    scorer = [r for r in rows.values() if r.part in ("vit", "step") and r.method == "scorer" and r.packing == "varlen"]
+    assert {(r.part, r.topk) for r in scorer} == {(p, k) for p in ("vit", "step") for k in (0.3, 0.5, 0.7)}
+    assert all(r.ideal_fraction >= 0.85 for r in scorer)
+    assert all(r.speedup >= 1.2 for r in scorer if r.topk == 0.3)
+    shares = [sum(r.details["stages"].values()) / r.baseline_seconds_median for r in scorer if r.part == "vit"]
+    assert max(shares) <= 0.03
 
 
 @pytest.mark.parametrize(
