@@ -236,7 +236,7 @@ class TemporalVit(SiglipVisionTransformer):
         """x: [F, N, px] normalised patches; `layers`: blocks whose outputs are concatenated."""
         config, last = self.config, max(layers)
         decide_at = last if config.prune_method == PruneMethod.evs else config.prune_at
-        hidden: dict[int, Tensor] = {}  # outputs of all blocks so far, [F, N, D]
+        hidden = dict.fromkeys(layers)  # outputs of these blocks, [F, N, D]; the others are forgotten at once
         x = self.run(self.embed(x), range(decide_at + 1), hidden)
         if not plan.videos:
             idle = self.idle_scorer(x)
@@ -252,7 +252,8 @@ class TemporalVit(SiglipVisionTransformer):
         keep_cells.index_copy_(0, plan.on_device.frames, keep_prunable)
         keep = plan.cells.spread(keep_cells) & plan.on_device.real[:, None]  # [F, N]
         if answer.match is not None:
-            x = hidden[decide_at] = x.index_copy(0, plan.on_device.frames, merge(prunable, keep_prunable, answer.match, plan))
+            x = x.index_copy(0, plan.on_device.frames, merge(prunable, keep_prunable, answer.match, plan))
+            hidden |= {decide_at: x} if decide_at in hidden else {}
         similarity = neighbour_similarity(prunable, plan.cells) if self.training and config.has_scorer else None
         resume = decide_at + 1
         if config.has_scorer:
@@ -268,16 +269,18 @@ class TemporalVit(SiglipVisionTransformer):
             packing = FirstFitPacking(keep, *plan.slots, refill=config.refill_lone_frames)
         else:
             packing = VarlenPacking(keep, *plan.slots)
-        packed: dict[int, Tensor] = {}
+        packed = dict.fromkeys(layers)
         self.run(packing.pack(x), range(resume, last + 1), packed, **packing.attention)
-        patches = [packing.unpack(packed[i] if i in packed else packing.pack(hidden[i])) for i in layers]
+        patches = [packing.unpack(packing.pack(hidden[i]) if packed[i] is None else packed[i]) for i in layers]
         metrics = packing_metrics(packing.rows, packing.refilled, keep.index_select(0, plan.on_device.frames))
         return PrunedPatches(torch.cat(patches, dim=-1), keep, packing.kept, scores, similarity, metrics=metrics)
 
-    def run(self, x: Tensor, which: range, outputs: dict[int, Tensor], **attention) -> Tensor:
-        """Run some blocks and note what each returns."""
+    def run(self, x: Tensor, which: range, outputs: dict[int, Tensor | None], **attention) -> Tensor:
+        """Run some blocks and note what those among the keys of `outputs` return."""
         for i in which:
-            x = outputs[i] = self.blocks[i](x, **attention)
+            x = self.blocks[i](x, **attention)
+            if i in outputs:
+                outputs[i] = x
         return x
 
     def decide(self, x: Tensor, plan: PruningPlan) -> CellScores:

@@ -1,5 +1,6 @@
 """Examples packed in one row, or batched in rows, against the same examples alone; pruning switched off against Molmo2."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -117,3 +118,21 @@ def test_the_plain_config_becomes_the_pruned_one():
     assert text.video.topk is None and (text.video.max_frames, text.image.max_crops, text.max_answer_len) == (5, 3, 7)
     assert TemporalVideoOlmoConfig.from_molmo2(pruned) is pruned
     pruned.build_model()
+
+
+@pytest.mark.parametrize("method", ["scorer", "tome", "evs"])
+def test_outputs_of_other_blocks_are_forgotten(method):
+    """Asking holds the two selected layers, and what a block reads and writes. Seen to fail with every output kept."""
+    m = model(vit=dict(image_num_layers=12, prune_method=method))
+    outputs, most = [], 0
+
+    def note(module, args, output):
+        nonlocal most
+        outputs.append(weakref.ref(output))
+        most = max(most, sum(ref() is not None for ref in outputs))
+
+    for block in m.vision_backbone.image_vit.blocks:
+        block.register_forward_hook(note)
+    with torch.no_grad():
+        m(batch([Example(4, (5,), 1)]), logits="last")
+    assert len(outputs) == 12 and most <= 5, most
