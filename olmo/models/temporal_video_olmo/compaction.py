@@ -1,51 +1,46 @@
 """Compaction: the language model's sequence without the visual tokens that were pruned.
 
 One index per kept token is computed from the keep mask, and every per-token tensor is gathered with it, so order,
-branches and loss weights stay what they were. All lengths are host integers (`VisionOutput.kept_per_row`): nothing here
+branches and loss weights stay what they were. All lengths are host integers (`VisionOutput.dropped_per_segment`): nothing here
 waits for the device.
 """
 
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
-from olmo.batch import EXAMPLE_STRIDE, PAD_ID, Batch, ExampleLayout, RowLayout
+from olmo.batch import EXAMPLE_STRIDE, PAD_ID, Batch, RowLayout
 from olmo.nn.indices import check_total
 
 
 def compact(
     batch: Batch,
     keep_rows: torch.Tensor,
-    kept_per_row: tuple[int, ...],
+    dropped_per_segment: tuple[tuple[int, ...], ...],
     image_patch_id: int,
     renumber: bool = False,
-    dropped_per_segment: tuple[tuple[int, ...], ...] | None = None,
 ) -> Batch:
     """Drop the `<im_patch>` tokens whose row of `token_pooling` is not kept (`keep_rows` bool [B, P]).
 
-    Rows are right-padded to the longest one. Position ids keep their values (time stays what it was)
-    unless `renumber` closes the gaps. The lengths of packed examples stay known if `dropped_per_segment` is.
+    `dropped_per_segment`: how many cells the visual segments of every row lose, as host integers. Rows are right-padded to the
+    longest one. Position ids keep their values (time stays what it was) unless `renumber` closes the gaps.
     """
-    layout = []
-    for r, (row, kept) in enumerate(zip(batch.layout, kept_per_row, strict=True)):
-        examples = () if dropped_per_segment is None else shorter_examples(row, dropped_per_segment[r])
-        layout.append(replace(row, num_tokens=row.num_tokens - row.num_pooled + kept, num_pooled=kept, examples=examples))
+    layout = tuple(shorter_row(row, dropped) for row, dropped in zip(batch.layout, dropped_per_segment, strict=True))
     keep = kept_tokens(batch, keep_rows, image_patch_id)
     check_total(keep, sum(row.num_tokens for row in layout), "tokens after pruning by the layout (<im_patch> tokens and cells must match)")
     if renumber:
         batch = replace(batch, position_ids=closed_positions(batch, keep))
     source, filled = _sources(keep, max(row.num_tokens for row in layout))
     shorter = batch.map_text(lambda t: t.gather(1, source).masked_fill(~filled, PAD_ID))
-    return replace(shorter, layout=tuple(layout))
+    return replace(shorter, layout=layout)
 
 
-def shorter_examples(row: RowLayout, dropped: tuple[int, ...]) -> tuple[ExampleLayout, ...]:
-    """The packed examples of a row whose visual segments lose so many cells each."""
-    counts, examples = iter(dropped), []
-    for example in row.examples:
-        lost = sum(next(counts) for _ in range(example.num_segments))
-        examples.append(replace(example, num_tokens=example.num_tokens - lost))
-    return tuple(examples)
+def shorter_row(row: RowLayout, dropped: tuple[int, ...]) -> RowLayout:
+    """A row and its packed examples, when its visual segments lose so many cells each."""
+    lost, counts = sum(dropped), iter(dropped)
+    examples = tuple(replace(e, num_tokens=e.num_tokens - sum(islice(counts, e.num_segments))) for e in row.examples)
+    return replace(row, num_tokens=row.num_tokens - lost, num_pooled=row.num_pooled - lost, examples=examples)
 
 
 def kept_tokens(batch: Batch, keep_rows: torch.Tensor, image_patch_id: int) -> torch.Tensor:

@@ -15,6 +15,6 @@ class TemporalVideoOlmoModel(Molmo2Model):
     def shorten(self, batch: Batch, vision: VisionOutput | None, pad_to: int | None) -> Batch:
         """Remove the tokens of dropped cells, if there are any."""
         if vision is not None and vision.keep_rows is not None:
-            kept = (vision.keep_rows, vision.kept_per_row)
-            batch = compact(batch, *kept, self.image_patch_id, self.config.compact_positions, vision.dropped_per_segment)
+            dropped = vision.dropped_per_segment
+            batch = compact(batch, vision.keep_rows, dropped, self.image_patch_id, self.config.compact_positions)
         return super().shorten(batch, vision, pad_to)
