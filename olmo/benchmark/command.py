@@ -12,7 +12,7 @@ from olmo.benchmark.cases import PROFILES, Case, cases_of
 from olmo.benchmark.data import decode, decode_cases, decode_key, pack
 from olmo.benchmark.render import write_page
 from olmo.benchmark.results import ResultFile, Row
-from olmo.benchmark.run import measure, prepare
+from olmo.benchmark.run import ARMS, measure, prepare
 from olmo.benchmark.trace import name_stages, stage_names, trace
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
 from olmo.host_memory import reuse_freed_memory
@@ -57,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"wrote {write_page(Path(RESULTS), Path(args.page))}")
         return 0
     device = pick_device(args.profile)
+    if device.type == "cpu":
+        reuse_freed_memory()  # as training, evaluation and asking do
     with tempfile.TemporaryDirectory(prefix="clips_") as clips:
         rows = rows_of(args.part, args.profile, device, args.rounds, Path(clips))
         rows = {key: run for key, run in rows.items() if args.only in key}
@@ -88,9 +90,9 @@ def profile_rows(cases: Sequence[Case], device: torch.device, folder: Path) -> i
         for model in pair.models:
             name_stages(model)
         stages = {}
-        for name, arm in (("baseline", pair.baseline), ("measured", pair.measured)):
-            arm()
-            stages[name] = trace(arm, folder / f"{case.key.replace('/', '-')}-{name}.json", device)
+        for name, run in zip(ARMS, pair.runs, strict=True):
+            run()
+            stages[name] = trace(run, folder / f"{case.key.replace('/', '-')}-{name}.json", device)
         print(f"{case.key}: seconds of {case.baseline} and {case.method}")
         for stage in stage_names():
             if any(stage in seconds for seconds in stages.values()):
@@ -102,8 +104,6 @@ def profile_rows(cases: Sequence[Case], device: torch.device, folder: Path) -> i
 def pick_device(profile: str) -> torch.device:
     if profile == "gpu" and not torch.cuda.is_available():
         raise OLMoEnvironmentError("profile gpu needs a GPU, and torch sees none here; take --profile=cpu or --profile=smoke")
-    if profile != "gpu":
-        reuse_freed_memory()  # as training, evaluation and asking do on CPUs
     return torch.device("cuda" if profile == "gpu" else "cpu")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from olmo.benchmark.measure import Timing, interleave
-from olmo.benchmark.results import Row
+from olmo.benchmark.results import Row, current_commit
 from olmo.data.moving_shapes import encode
 from olmo.data.packer import Item, Packer, PackingConfig
 from olmo.data.video_reader import BACKENDS, VideoReaderConfig
@@ -82,6 +82,7 @@ def decode(backend: str, resolution: str, frames: int, rounds: int, folder: Path
         peak_bytes=timing.peak_bytes,
         baseline="",
         rounds=rounds,
+        commit=current_commit(),
         details={
             "resolution": resolution,
             "clip": f"{SECONDS} s, {FPS} frames/s, H.264",
@@ -118,5 +119,6 @@ def pack(topk: float, rounds: int, examples: int) -> Row:
         seconds_iqr=timing.iqr,
         baseline="",
         rounds=rounds,
+        commit=current_commit(),
         details={"examples": examples, "examples_per_second": examples / timing.median, "filled": filled[-1], "row_tokens": budget},
     )

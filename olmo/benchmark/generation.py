@@ -6,7 +6,7 @@ import torch
 
 from olmo.benchmark.cases import Case
 from olmo.benchmark.models import Arm, arms
-from olmo.benchmark.parts import Pair, autocast, flops_of
+from olmo.benchmark.parts import Pair, Run, without_gradient
 
 
 def generate(case: Case, device: torch.device) -> Pair:
@@ -14,22 +14,20 @@ def generate(case: Case, device: torch.device) -> Pair:
     both = arms(case, device)
     stages: dict[str, dict[str, list[float]]] = {"unpruned": {}, case.method: {}}
     timed = [_answering(arm, case, device, stages[name]) for arm, name in zip(both, stages, strict=True)]
-    before_decoding = [c.vit + c.scorer + c.connector + c.llm_linear + c.llm_attention for c in map(flops_of, both)]
-    details = {"requests": case.rows, "new_tokens": case.new_tokens, "ideal_before_decoding": before_decoding[0] / before_decoding[1]}
-    models = tuple(arm.model for arm in both)
-    return Pair(*timed, None, models, details, finish=lambda: {"stages": {name: _medians(times) for name, times in stages.items()}})
+    details = {"requests": case.rows, "new_tokens": case.new_tokens}
+    models = [arm.model for arm in both]
+    return Pair(timed, models, details=details, finish=lambda: {"stages": {name: _medians(times) for name, times in stages.items()}})
 
 
-def _answering(arm: Arm, case: Case, device: torch.device, stages: dict[str, list[float]]):
+def _answering(arm: Arm, case: Case, device: torch.device, stages: dict[str, list[float]]) -> Run:
     from olmo.inference.generation import generate as answer
 
     def run():
-        with torch.no_grad(), autocast(device):
-            output = answer(arm.model, arm.batch, case.new_tokens)
+        output = answer(arm.model, arm.batch, case.new_tokens)
         for stage, seconds in output.seconds.items():
             stages.setdefault(stage, []).append(seconds)
 
-    return run
+    return without_gradient(run, device)
 
 
 def _medians(times: dict[str, list[float]]) -> dict[str, float]:

@@ -1,12 +1,10 @@
 """The unpruned model against transformers' classes on the same shapes: is what pruning is compared with any good?"""
 
-from collections.abc import Callable
-
 import torch
 
 from olmo.benchmark.cases import Case
 from olmo.benchmark.models import Arm, build, config_of, prepare, video_batch
-from olmo.benchmark.parts import Pair, autocast, flops_of, passes, vit_features
+from olmo.benchmark.parts import Pair, Run, reading, vit_features, without_gradient
 from olmo.hf_model.torchvision_ops import declare_missing_operators
 
 
@@ -15,22 +13,17 @@ def against_transformers(case: Case, device: torch.device) -> Pair:
     declare_missing_operators()  # a CPU torch beside a torchvision made for GPUs, which transformers imports if it is there
     config = config_of(case, "none")
     arm = Arm(config, prepare(build(config, device), case), video_batch(case, config).to(device))
-    count = flops_of(arm)
     if case.part == "vit":
-        other, tflop, ours = _tower(arm, device), count.vit, passes(arm, vit_features, "forward", device)
+        other, ours = _tower(arm, device), without_gradient(lambda: vit_features(arm), device)
+        arm.model.eval()
     else:
-        other, tflop, ours = _decoder(arm, device), count.llm_linear + count.llm_attention, _prefill(arm, device)
+        other, ours = _decoder(arm, device), reading(arm, device)
     if case.compiled:
         other = torch.compile(other, dynamic=False)
-
-    def theirs():
-        with torch.no_grad(), autocast(device):
-            return other()
-
-    return Pair(theirs, ours, None, (arm.model,), {"tflop": [tflop / 1e12] * 2})
+    return Pair([without_gradient(other, device), ours], [arm.model])
 
 
-def _tower(arm: Arm, device: torch.device) -> Callable[[], object]:
+def _tower(arm: Arm, device: torch.device) -> Run:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     vit = arm.config.vision_backbone.vit
@@ -51,7 +44,7 @@ def _tower(arm: Arm, device: torch.device) -> Callable[[], object]:
     return lambda: model(pixels).last_hidden_state
 
 
-def _decoder(arm: Arm, device: torch.device) -> Callable[[], object]:
+def _decoder(arm: Arm, device: torch.device) -> Run:
     from transformers import Qwen3Config, Qwen3Model
 
     llm = arm.config.llm
@@ -69,13 +62,3 @@ def _decoder(arm: Arm, device: torch.device) -> Callable[[], object]:
     model = Qwen3Model(config).to(device).eval()
     ids = arm.batch.input_ids
     return lambda: model(input_ids=ids, use_cache=True).last_hidden_state
-
-
-def _prefill(arm: Arm, device: torch.device) -> Callable[[], object]:
-    arm.model.eval()
-
-    def run():
-        with torch.no_grad(), autocast(device):
-            return arm.model.prefill(arm.batch, 1)[0]
-
-    return run

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from olmo.benchmark.results import Row, read_file
+from olmo.benchmark.results import Row, read_json
 from olmo.exceptions import OLMoDataError
 
 INTRODUCTION = """\
@@ -32,14 +32,13 @@ PUBLISHED = {"published_case/forward": 1.17, "published_case/training": 1.14}
 
 def write_page(results: Path, page: Path) -> Path:
     """All files of rows to one Markdown page with a picture beside it for each."""
-    files = [f for f in sorted(results.glob("*.json")) if _has_rows(f)]
-    if not files:
+    contents = {file: content for file in sorted(results.glob("*.json")) if "rows" in (content := read_json(file))}
+    if not contents:
         raise OLMoDataError(f"there is no file of measurements below {results}; run scripts/benchmark.py first")
     parts = [INTRODUCTION]
-    for file in files:
-        content = read_file(file)
+    for file, content in contents.items():
         rows = [Row(**row) for row in content["rows"]]
-        parts.append(f"## {file.stem}\n\n{describe_environment(content['environment'])}\n")
+        parts.append(f"## {file.stem}\n\n{describe_environment(content['environment'], rows)}\n")
         picture = page.with_name(f"{page.stem}_{file.stem}.png")
         if plot([r for r in rows if r.part in ("vit", "step", "published_case") and r.ideal_speedup], picture):
             parts.append(f"![speed-up against the ideal]({picture.name})\n")
@@ -51,14 +50,11 @@ def write_page(results: Path, page: Path) -> Path:
     return page
 
 
-def _has_rows(file: Path) -> bool:
-    return '"rows"' in file.read_text()
-
-
-def describe_environment(environment: dict[str, Any]) -> str:
+def describe_environment(environment: dict[str, Any], rows: Sequence[Row]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     machine = f"{environment['device']}, {environment['threads']} threads, Python {environment['python']}"
-    return f"{machine}, {packages}; commit {environment['commit']}."
+    commits = ", ".join(sorted({row.commit or "not known" for row in rows}))
+    return f"{machine}, {packages}; commit {commits}."
 
 
 def table(part: str, rows: Sequence[Row]) -> str:

@@ -42,6 +42,8 @@ class Row:
     baseline_seconds_iqr: float | None = None
     baseline_peak_bytes: int | None = None
     rounds: int = 0
+    commit: str | None = None
+    """Of the code that was measured: rows of one file may come from several."""
     details: dict[str, Any] = field(default_factory=dict)
     """Shapes, FLOPs, utilisation, stages: whatever the part has to say besides."""
 
@@ -64,18 +66,19 @@ class ResultFile:
         scratch.replace(self.path)
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as err:
-        raise OLMoDataError(f"{path} cannot be read as a file of measurements: {err}") from err
-    if not isinstance(content, dict) or not {"environment", "rows"} <= content.keys():
-        raise OLMoDataError(f"{path} is no file of measurements: it has no 'environment' and 'rows'")
-    return content
+        raise OLMoDataError(f"{path} cannot be read as JSON: {err}") from err
+    return content if isinstance(content, dict) else {}
 
 
 def read_rows(path: Path) -> list[Row]:
-    return [Row(**row) for row in read_file(path)["rows"]]
+    content = read_json(path)
+    if "rows" not in content:
+        raise OLMoDataError(f"{path} is no file of measurements: it has no 'rows'")
+    return [Row(**row) for row in content["rows"]]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -89,7 +92,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "system": platform.system(),
         "packages": {name: v for name in PACKAGES if (v := _version(name)) is not None},
         "cuda": torch.version.cuda if cuda else None,
-        "commit": _commit(),
     }
 
 
@@ -108,7 +110,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
+def current_commit() -> str | None:
     """The commit of the checkout that this file lies in, with a mark if files differ from it."""
     try:
         done = subprocess.run(

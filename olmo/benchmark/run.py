@@ -1,7 +1,6 @@
 """From a case to its row."""
 
 import gc
-import logging
 
 import torch
 
@@ -10,10 +9,10 @@ from olmo.benchmark.generation import generate
 from olmo.benchmark.measure import Timing, interleave, paired_ratio
 from olmo.benchmark.parts import PARTS, Pair
 from olmo.benchmark.reference import against_transformers
-from olmo.benchmark.results import Row
+from olmo.benchmark.results import Row, current_commit
 from olmo.train.device_peaks import peak_flops
 
-log = logging.getLogger(__name__)
+ARMS = ("baseline", "measured")
 
 
 def prepare(case: Case, device: torch.device) -> Pair:
@@ -28,8 +27,8 @@ def prepare(case: Case, device: torch.device) -> Pair:
 def measure(case: Case, device: torch.device, rounds: int, warmup: int = 1) -> Row:
     """Time a case."""
     pair = prepare(case, device)
-    timings = interleave({"baseline": pair.baseline, "measured": pair.measured}, rounds, warmup, device)
-    base, other = timings["baseline"], timings["measured"]
+    timings = interleave(dict(zip(ARMS, pair.runs, strict=True)), rounds, warmup, device)
+    base, other = (timings[arm] for arm in ARMS)
     speedup = paired_ratio(base, other)
     row = Row(
         key=case.key,
@@ -50,7 +49,8 @@ def measure(case: Case, device: torch.device, rounds: int, warmup: int = 1) -> R
         baseline_seconds_iqr=base.iqr,
         baseline_peak_bytes=base.peak_bytes,
         rounds=rounds,
-        details=shapes(case) | pair.details | pair.finish() | utilisation(pair, base, other, device),
+        commit=current_commit(),
+        details=shapes(case) | pair.details | pair.finish() | arithmetic(pair, (base, other), device),
     )
     del pair
     gc.collect()
@@ -67,18 +67,18 @@ def shapes(case: Case) -> dict:
         "model": list(case.vision + case.llm),
         "compiled": case.compiled,
         "recompute": case.recompute,
-        "dtype": None,
     }
 
 
-def utilisation(pair: Pair, base: Timing, other: Timing, device: torch.device) -> dict:
-    """Share of the device's peak, where that is known: of the model's own FLOPs (MFU), and of all that ran (HFU)."""
-    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    if peak is None or "tflop" not in pair.details:
+def arithmetic(pair: Pair, timings: tuple[Timing, Timing], device: torch.device) -> dict:
+    """FLOPs of both arms and, where the device's peak is known, the share of it: of what the mathematics needs (MFU), and of all
+    that ran (HFU)."""
+    if pair.flops is None:
         return {}
-    seconds = (base.median, other.median)
-    model = pair.details.get("model_tflop", pair.details["tflop"])
-    return {
-        "mfu": [1e12 * f / s / peak for f, s in zip(model, seconds, strict=True)],
-        "hfu": [1e12 * f / s / peak for f, s in zip(pair.details["tflop"], seconds, strict=True)],
-    }
+    found = {"model_tflop": [f.model / 1e12 for f in pair.flops], "tflop": [f.hardware / 1e12 for f in pair.flops]}
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    if peak is not None:
+        seconds = [timing.median for timing in timings]
+        found["mfu"] = [f.model / s / peak for f, s in zip(pair.flops, seconds, strict=True)]
+        found["hfu"] = [f.hardware / s / peak for f, s in zip(pair.flops, seconds, strict=True)]
+    return found
