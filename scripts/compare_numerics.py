@@ -7,7 +7,6 @@ models. In each precision our error must be at most 1.1 times theirs; the exit s
 """
 
 import json
-import platform
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,12 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from olmo.batch import Batch, MultimodalType, RowLayout, VisualSegment
+from olmo.batch import Batch
+from olmo.benchmark.models import one_video_per_row
+from olmo.benchmark.results import environment
 from olmo.config import read_yaml
 from olmo.config_files import find_config
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
 from olmo.launch import CommandParser, run_command, setup_logging
 from olmo.models.model import build_model_config
+from olmo.models.molmo2.preprocessor import video_cells
 from olmo.nn.image_vit import normalize_pixels
 from olmo.nn.pruning_plan import plan_pruning
 from olmo.tokenizer import IMAGE_TOKENS
@@ -105,28 +107,19 @@ def build_ours(config, theirs: nn.Module) -> nn.Module:
 def make_batch(config, frames: int, text: int, seed: int) -> Batch:
     """One row: a few words before every frame of a slowly changing noise video, then text."""
     g = torch.Generator().manual_seed(seed)
-    ids, vit, video = config.special_token_ids(), config.vision_backbone.vit, config.mm_preprocessor.video
-    rows, columns = (side // window for side, window in zip(vit.grid, (video.pooling_h, video.pooling_w), strict=True))
+    ids, vit = config.special_token_ids(), config.vision_backbone.vit
 
     def words(n: int) -> list[int]:
         return torch.randint(0, config.llm.vocab_size, (n,), generator=g).tolist()
 
-    cells = [ids["image_patch"]] * (rows * columns)
+    cells = [ids["image_patch"]] * video_cells(config).num_cells
     tokens = words(1)
     for _ in range(frames):
         tokens += [*words(4), ids["frame_start"], *cells, ids["frame_end"]]
     tokens += words(text)
-    patch = torch.arange(vit.num_patches).view(rows, video.pooling_h, columns, video.pooling_w).transpose(1, 2).reshape(rows * columns, -1)
     still, change = torch.rand(2, 1, frames, vit.num_patches, vit.image_patch_size**2 * 3, generator=g).unbind(0)
     images = (255 * (0.8 * still[:, :1] + 0.2 * change)).to(torch.uint8)
-    segment = VisualSegment(MultimodalType.VIDEO, frames, rows * columns)
-    return Batch(
-        input_ids=torch.tensor([tokens]),
-        position_ids=torch.arange(len(tokens))[None],
-        layout=(RowLayout((segment,), len(tokens), frames * rows * columns),),
-        images=images,
-        token_pooling=torch.cat([patch + f * vit.num_patches for f in range(frames)])[None],
-    )
+    return one_video_per_row(config, torch.tensor([tokens]), images)
 
 
 @dataclass
@@ -295,15 +288,11 @@ def main(argv: Sequence[str]) -> int:
     ties = score_ties(model_config(args.size, temporal=True), device, batches[0], args.seed)
     print(report(rows, by_precision, ties))
 
-    import transformers
-
     passed = all(v <= LIMIT for values in by_precision.values() for v in values.values()) and all(r.agree == r.clear for r in rows)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     result = {
         "size": args.size,
-        "device": name,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "environment": environment(device),
         "arguments": {key: getattr(args, key) for key in ("frames", "text", "batches", "seed")},
         "rows": [asdict(row) for row in rows],
         "ratios": by_precision,

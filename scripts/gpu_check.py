@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from olmo.benchmark.cases import ONE_LAYER, Case
-from olmo.benchmark.results import environment
+from olmo.benchmark.results import device_name, environment
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.launch import CommandParser, run_command
 
@@ -168,8 +168,7 @@ def main(argv: Sequence[str]) -> int:
     if unknown := sorted(set(args.parts) - set(PARTS)):
         raise OLMoEnvironmentError(f"there is no part {unknown[0]}; known: {', '.join(PARTS)}")
     device = torch.device("cuda")
-    name = torch.cuda.get_device_name(device).lower().replace(" ", "_")
-    file = Path(args.output or REPO / f"benchmarks/results/gpu_check_{name}.json")
+    file = Path(args.output or REPO / f"benchmarks/results/gpu_check_{device_name(device)}.json")
     results = json.loads(file.read_text())["parts"] if file.exists() else {}
     for name in args.parts or PARTS:
         if args.again or not results.get(name, {}).get("ok"):

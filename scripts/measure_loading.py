@@ -8,7 +8,6 @@ times the size of the loaded parameters that was at most; the project's limit is
 """
 
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -73,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
 def write_results(file: Path, args, config, results: list[dict]) -> None:
     import torch
 
+    from olmo.benchmark.results import environment
+
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "what": "anonymous memory above the import baseline while olmo.checkpoints.load_model runs, at most",
@@ -80,8 +81,7 @@ def write_results(file: Path, args, config, results: list[dict]) -> None:
         "dtype": args.dtype,
         "limit": LIMIT,
         "llm_layers": config.llm.n_layers,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "environment": environment(torch.device("cpu")),
         "results": results,
     }
     file.write_text(json.dumps(content, indent=2) + "\n")

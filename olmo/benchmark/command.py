@@ -11,7 +11,7 @@ import torch
 from olmo.benchmark.cases import PROFILES, Case, cases_of
 from olmo.benchmark.data import decode, decode_cases, decode_key, pack
 from olmo.benchmark.render import write_page
-from olmo.benchmark.results import ResultFile, Row
+from olmo.benchmark.results import ResultFile, Row, device_name
 from olmo.benchmark.run import ARMS, measure, prepare
 from olmo.benchmark.trace import name_stages, stage_names, trace
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
@@ -108,8 +108,7 @@ def pick_device(profile: str) -> torch.device:
 
 
 def default_output(profile: str, device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device).lower().replace(" ", "_") if device.type == "cuda" else profile
-    return f"{RESULTS}/{name}.json"
+    return f"{RESULTS}/{device_name(device) if device.type == 'cuda' else profile}.json"
 
 
 def rows_of(part: str, profile: str, device: torch.device, rounds: int, clips: Path) -> dict[str, Callable[[], Row]]:

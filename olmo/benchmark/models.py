@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from olmo.batch import Batch, ExampleLayout, MultimodalType, RowLayout, VisualSegment
 from olmo.benchmark.cases import Case
@@ -12,8 +12,8 @@ from olmo.budget import frames_within_budget
 from olmo.config import read_yaml
 from olmo.config_files import find_config
 from olmo.models.model import ModelBase, build_model_config
+from olmo.models.molmo2.preprocessor import video_cells
 from olmo.nn.attention_mask import dense_mask
-from olmo.nn.pruning_plan import CellGrid
 
 BASE = "stts_50"
 """The config whose `model` block every case changes."""
@@ -46,9 +46,9 @@ def config_of(case: Case, method: str | None = None) -> Any:
     return build_model_config(raw).with_overrides(overrides_of(case, case.method if method is None else method))
 
 
-def build(config: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> ModelBase:
+def build(config: Any, device: torch.device) -> ModelBase:
     """The model with random weights, on its device."""
-    model = config.build_model("meta").to_empty(device=device).to(dtype)
+    model = config.build_model("meta").to_empty(device=device)
     torch.manual_seed(SEED)
     model.reset_parameters()
     return model
@@ -58,10 +58,9 @@ def twin(config: Any, of: ModelBase) -> ModelBase:
     """A model of another config that shares the parameters of `of`: two arms in the memory of one."""
     model = config.build_model("meta")
     shared = dict(of.named_parameters())
-    for name, parameter in list(model.named_parameters()):
-        if shared[name].shape == parameter.shape:
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, shared[name])
+    for name, _ in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, shared[name])
     return model
 
 
@@ -92,35 +91,37 @@ def arms(case: Case, device: torch.device) -> tuple[Arm, Arm]:
 
 def video_batch(case: Case, config: Any) -> Batch:
     """Rows of one video of noise and its text, a loss on the second half of the text."""
-    vit, video = config.vision_backbone.vit, config.mm_preprocessor.video
-    cells = CellGrid(vit.grid, (video.pooling_h, video.pooling_w))
-    frames = frames_within_budget(case.frames, cells.num_cells, vit.topk) if vit.thins_frames else case.frames
-    ids = config.special_token_ids()
-    random = torch.Generator().manual_seed(SEED)
-    frame = torch.tensor([ids["frame_start"], *[ids["image_patch"]] * cells.num_cells, ids["frame_end"]])
+    vit, cells = config.vision_backbone.vit, video_cells(config).num_cells
+    frames = frames_within_budget(case.frames, cells, vit.topk) if vit.thins_frames else case.frames
+    ids, random = config.special_token_ids(), torch.Generator().manual_seed(SEED)
+    frame = torch.tensor([ids["frame_start"], *[ids["image_patch"]] * cells, ids["frame_end"]])
     words = torch.randint(10, config.llm.vocab_size, (case.rows, case.text), generator=random)
     tokens = torch.cat([frame.repeat(frames).expand(case.rows, -1), words], dim=1)
-    learned = case.text // 2
-    masks = torch.zeros(tokens.shape)
-    masks[:, tokens.shape[1] - learned :] = 1.0
-    segment = VisualSegment(MultimodalType.VIDEO, frames, cells.num_cells)
-    segments = (segment,) if frames else ()
-    example = ExampleLayout(tokens.shape[1], len(segments))
-    row = RowLayout(segments, tokens.shape[1], frames * cells.num_cells, learned, (example,))
     pixels = (case.rows, frames, vit.num_patches, 3 * vit.image_patch_size**2)
-    patches = torch.arange(1, vit.num_patches + 1).view(1, -1, 1)
+    return one_video_per_row(config, tokens, torch.randint(0, 256, pixels, generator=random, dtype=torch.uint8), learned=case.text // 2)
+
+
+def one_video_per_row(config: Any, tokens: Tensor, images: Tensor, learned: int = 0) -> Batch:
+    """A batch without padding: tokens [B, S], of which the last `learned` carry a loss, and images [B, F, N, px] (F may be 0)."""
+    rows, frames, num_patches = images.shape[:3]
+    cells = video_cells(config)
+    patches = torch.arange(1, num_patches + 1).view(1, -1, 1)
     pooling = cells.split(patches)[0, :, :, 0] - 1  # [C, G], -1 = missing
-    offsets = torch.arange(frames)[:, None, None] * vit.num_patches
-    pooling = torch.where(pooling >= 0, pooling + offsets, -1).flatten(0, 1)  # [F * C, G]
+    pooling = torch.where(pooling >= 0, pooling + torch.arange(frames)[:, None, None] * num_patches, -1).flatten(0, 1)  # [F * C, G]
+    segments = (VisualSegment(MultimodalType.VIDEO, frames, cells.num_cells),) if frames else ()
+    length = tokens.shape[1]
+    row = RowLayout(segments, length, len(pooling), learned, (ExampleLayout(length, len(segments)),))
+    masks = torch.zeros(tokens.shape)
+    masks[:, length - learned :] = 1.0
     return Batch(
         input_ids=tokens,
-        position_ids=torch.arange(tokens.shape[1]).expand_as(tokens).contiguous(),
-        layout=(row,) * case.rows,
+        position_ids=torch.arange(length).expand_as(tokens).contiguous(),
+        layout=(row,) * rows,
         labels=tokens.roll(-1, 1).clamp(max=config.llm.vocab_size - 1),
         loss_masks=masks,
-        images=torch.randint(0, 256, pixels, generator=random, dtype=torch.uint8) if frames else None,
-        token_pooling=pooling.expand(case.rows, -1, -1).contiguous() if frames else None,
-        metadata=[{}] * case.rows,
+        images=images if frames else None,
+        token_pooling=pooling.expand(rows, -1, -1).contiguous() if frames else None,
+        metadata=[{}] * rows,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from olmo.benchmark.results import Row, read_json
+from olmo.benchmark.results import Row, has_rows, read_json
 from olmo.exceptions import OLMoDataError
 
 INTRODUCTION = """\
@@ -32,7 +32,7 @@ PUBLISHED = {"published_case/forward": 1.17, "published_case/training": 1.14}
 
 def write_page(results: Path, page: Path) -> Path:
     """All files of rows to one Markdown page with a picture beside it for each."""
-    contents = {file: content for file in sorted(results.glob("*.json")) if "rows" in (content := read_json(file))}
+    contents = {file: content for file in sorted(results.glob("*.json")) if has_rows(content := read_json(file))}
     if not contents:
         raise OLMoDataError(f"there is no file of measurements below {results}; run scripts/benchmark.py first")
     parts = [INTRODUCTION]

@@ -74,10 +74,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def has_rows(content: dict[str, Any]) -> bool:
+    """Whether a file is one of these; others among the results have rows of another kind, or none."""
+    return "environment" in content and all("key" in row for row in content.get("rows", [{}]))
+
+
 def read_rows(path: Path) -> list[Row]:
     content = read_json(path)
-    if "rows" not in content:
-        raise OLMoDataError(f"{path} is no file of measurements: it has no 'rows'")
+    if not has_rows(content):
+        raise OLMoDataError(f"{path} is no file of measurements: it has no rows with a key")
     return [Row(**row) for row in content["rows"]]
 
 
@@ -93,6 +98,11 @@ def environment(device: torch.device) -> dict[str, Any]:
         "packages": {name: v for name in PACKAGES if (v := _version(name)) is not None},
         "cuda": torch.version.cuda if cuda else None,
     }
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name as part of a file's name."""
+    return torch.cuda.get_device_name(device).lower().replace(" ", "_")
 
 
 def _version(name: str) -> str | None:

@@ -136,8 +136,9 @@ def test_a_page_from_the_files(tmp_path):
     file.add(row("vit/a"))
     file.add(row("published_case/b", part="published_case", speedup=1.25))
     (tmp_path / "results" / "other.json").write_text('{"what": "no benchmark"}')
+    (tmp_path / "results" / "numerics.json").write_text('{"environment": {}, "rows": [{"vit": 0.1}]}')
     page = write_page(tmp_path / "results", tmp_path / "docs" / "benchmarks.md").read_text()
-    assert "## machine" in page and "## other" not in page
+    assert "## machine" in page and "## other" not in page and "numerics" not in page
     assert re.search(r"\| scorer \| 0.5 \| varlen .*\*\*1.50\*\* \| 1.60 \| 94 %", page)
     assert "published code: 1.17" in page
     assert (tmp_path / "docs" / "benchmarks_machine.png").read_bytes().startswith(b"\x89PNG")
