@@ -163,6 +163,11 @@ class VitConfig(BaseConfig):
         return False
 
     @property
+    def varlen_backend(self) -> str:
+        """Backend choice handed to `attend_segments`."""
+        return "auto"
+
+    @property
     def kernels(self) -> str:
         """Kernel choice handed to `attend`."""
         return "math" if self.attention_type == "direct" else self.sdpa_backend
@@ -245,7 +250,7 @@ class VitAttention(nn.Module):
         if self.config.float32_attention and not torch.is_autocast_enabled(x.device.type) and dtype in (torch.bfloat16, torch.float16):
             q, k, v = q.float(), k.float(), v.float()
         if segments is not None:
-            out = attend_segments(q, k, v, segments, key_bias=key_bias)
+            out = attend_segments(q, k, v, segments, key_bias=key_bias, backend=self.config.varlen_backend)
         else:
             dropout = self.config.attention_dropout if self.training else 0.0
             q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, heads, S, hd]

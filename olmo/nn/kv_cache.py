@@ -37,7 +37,8 @@ class LayerCache:
 
 
 def _allocate(t: torch.Tensor, length: int) -> torch.Tensor:
-    # zeros, not empty: a masked slot may hold anything finite, but 0 * NaN would poison the row
-    store = t.new_zeros(*t.shape[:2], length, t.shape[3])
-    store[:, :, : t.shape[2]] = t
+    used = t.shape[2]
+    store = t.new_empty(*t.shape[:2], length, t.shape[3])
+    store[:, :, :used] = t
+    store[:, :, used:] = 0  # a masked slot may hold anything finite, but 0 * NaN would poison the row
     return store

@@ -41,25 +41,27 @@ class RopeSettings:
 
 @dataclass(frozen=True)
 class RopeTables:
-    """cos and sin of one forward pass, fp32 [B, 1, S, head_dim / 2]. Not a tensor container that wrappers would cast to bf16."""
+    """Factors of one forward pass, fp32 [B, 1, S, head_dim]. Not a tensor container that wrappers would cast to bf16."""
 
     cos: torch.Tensor
+    """Of a channel itself."""
     sin: torch.Tensor
+    """Of its partner, half the channels away; negative in the first half."""
 
 
 def rope_tables(settings: RopeSettings, position_ids: torch.Tensor) -> RopeTables:
     """Tables for `position_ids` [B, S]; padding (-1) reads position 0, nothing looks at its result."""
     frequencies, amplitude = inverse_frequencies(settings, position_ids.device)
     angles = position_ids.clamp(min=0).float()[:, None, :, None] * frequencies
-    return RopeTables(angles.cos() * amplitude, angles.sin() * amplitude)
+    cos, sin = angles.cos() * amplitude, angles.sin() * amplitude
+    return RopeTables(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
 
 def apply_rope(x: torch.Tensor, tables: RopeTables, full_precision: bool = True) -> torch.Tensor:
     """Rotate x [B, H, S, hd], dimension j together with j + hd / 2."""
-    dtype = torch.float32 if full_precision else x.dtype
-    cos, sin = tables.cos.to(dtype), tables.sin.to(dtype)
-    first, second = x.to(dtype).chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+    cos, sin = (tables.cos, tables.sin) if full_precision else (tables.cos.to(x.dtype), tables.sin.to(x.dtype))
+    # the partners come first: their layout, heads before tokens, is the one that attention reads fastest
+    return (x.roll(x.shape[-1] // 2, dims=-1) * sin + x * cos).to(x.dtype)
 
 
 def inverse_frequencies(s: RopeSettings, device: torch.device | str = "cpu") -> tuple[torch.Tensor, float]:

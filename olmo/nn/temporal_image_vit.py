@@ -19,6 +19,7 @@ from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.image_vit import ImageVit, SiglipVisionTransformer, VisionBackboneType, VitAttention, VitConfig, trunc_normal_fan_in
 from olmo.nn.pruning_methods import METHODS, CellScores, neighbour_similarity, select
 from olmo.nn.pruning_plan import CellGrid, PruningPlan, cell_grid
+from olmo.nn.segment_backends import SEGMENT_BACKENDS
 from olmo.nn.token_merging import merge
 from olmo.nn.token_packing import FirstFitPacking, VarlenPacking
 
@@ -82,6 +83,9 @@ class TemporalVitConfig(VitConfig):
     """Reserved by published configs; true is an error."""
     packing: Packing = Packing.auto
     """varlen (= auto, on every device), or first_fit: the published rows, slower, as reference."""
+    varlen_backend: str = "auto"
+    """varlen only: who computes attention within the kept patches of a frame: auto, torch_varlen, flash_attn, split, padded, flex or
+    dense. One that cannot run here is an error that says why; auto says what it took."""
     bias_rescale: BiasRescale = BiasRescale.row
     """Stretch scores over each row of cells (published) or over the frame."""
     refill_lone_frames: bool = True
@@ -131,6 +135,9 @@ class TemporalVitConfig(VitConfig):
             raise OLMoConfigurationError(f"vit.topk = {self.topk} must lie in [0, 1): it is the fraction of cells that is removed")
         if self.merge:
             raise OLMoConfigurationError("vit.merge must be false: it is reserved, and vit.prune_method=tome merges cells")
+        if self.varlen_backend not in ("auto", *SEGMENT_BACKENDS):
+            known = ", ".join(SEGMENT_BACKENDS)
+            raise OLMoConfigurationError(f"vit.varlen_backend = '{self.varlen_backend}' is unknown; known: auto, {known}")
         if not 0 < self.rescale_bias_min <= 1:
             raise OLMoConfigurationError(f"vit.rescale_bias_min = {self.rescale_bias_min} must lie in (0, 1]: its logarithm is a bias")
         if self.drops_cells and self.image_model_type != VisionBackboneType.siglip:

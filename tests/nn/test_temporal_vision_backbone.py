@@ -44,11 +44,22 @@ def test_equals_slow_oracle(packing, grid, window):
         {"topk": 0.8, "prune_at": 3},
         {"rescale_bias_min": 0.5, "sim_reg_loss_coefficient": 2.0},
         {"prune_from_frame": 1},
+        {"varlen_backend": "padded"},
+        {"varlen_backend": "dense"},
     ],
     ids=str,
 )
 def test_settings_equal_slow_oracle(fields):
     compare_with_oracle(temporal_config(**fields))
+
+
+def test_the_config_chooses_the_attention_backend():
+    """One that cannot run says why, so it was asked; an unknown name is refused before anything is built."""
+    config = temporal_config(varlen_backend="torch_varlen")
+    with pytest.raises(OLMoConfigurationError, match="'torch_varlen' cannot be used: it runs on cuda, not on cpu"):
+        build(config)(*make_batch(MIXED, config, FRAMES))
+    with pytest.raises(OLMoConfigurationError, match="varlen_backend = 'fast' is unknown; known: auto, torch_varlen"):
+        temporal_config(varlen_backend="fast").vit.validate()
 
 
 def compare_with_oracle(config):
