@@ -26,8 +26,8 @@ EXTRAS = {
     "gpu": ["torchvision>=0.25", "flash-attn>=2.6"],
     "wandb": ["wandb>=0.19"],
     "video": ["torchcodec>=0.10"],
+    "data": ["pyarrow>=17"],
     # Filled by the first feature of each kind that needs a package beyond the core.
-    "data": [],
     "eval": [],
     "cloud": [],
     "test": [
@@ -39,6 +39,7 @@ EXTRAS = {
         "setuptools>=77",
         "torchvision>=0.25",
         "wandb>=0.19",
+        "pyarrow>=17",
     ],
 }
 EXTRAS["dev"] = EXTRAS["test"]

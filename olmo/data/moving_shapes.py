@@ -5,14 +5,12 @@ later uses find them. Every file and the marker `complete.json` appear by renami
 where it stopped. Video number i is the same whatever the size of the set, so a larger set only adds files.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -24,7 +22,7 @@ import numpy as np
 from olmo.config import BaseConfig
 from olmo.data.dataset import Example
 from olmo.data.moving_shapes_scene import OPTIONS, VERSION, Question, all_questions, choose_questions, draw_scene, render, scene_rng
-from olmo.data.paths import data_root
+from olmo.data.paths import data_root, file_lock
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoEnvironmentError
 from olmo.processes import cores
 
@@ -160,7 +158,7 @@ def ensure_generated(config: MovingShapesConfig, split: str) -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.parent / ".lock"):
+        with file_lock(folder.parent / ".lock"):
             if not is_generated(config, split):  # else another process has done it while this one waited
                 _generate(config, split, folder)
     except OSError as err:
@@ -180,13 +178,6 @@ def _completed(folder: Path) -> int:
         return int(json.loads((folder / "complete.json").read_text())["videos"])
     except (OSError, ValueError, KeyError):
         return 0
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _generate(config: MovingShapesConfig, split: str, folder: Path) -> None:

@@ -1,6 +1,9 @@
-"""Where data lives on disk."""
+"""Where data lives on disk, and who may write it."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -12,3 +15,11 @@ def data_root() -> Path:
 def video_root() -> Path:
     """Parent of the folders of the video data sets."""
     return data_root() / "video_datasets"
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Only one process at a time is inside; the others wait. The system frees it when its owner dies."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
