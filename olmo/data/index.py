@@ -108,16 +108,17 @@ def _build(row: DatasetRow, split: str, folder: Path, path: Path) -> None:
         with file_lock(path.parent / f"{row.name}-{split}.lock"):
             if path.exists():
                 return
-            size = write_index(part, row.records(folder, split))
-            for old in path.parent.glob(f"{row.name}-{split}-{'?' * 16}.arrow"):
-                old.unlink()  # whoever has it mapped keeps it
-            os.replace(part, path)
+            try:
+                size = write_index(part, row.records(folder, split))
+                for old in path.parent.glob(f"{row.name}-{split}-{'?' * 16}.arrow"):
+                    old.unlink()  # whoever has it mapped keeps it
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
     except OSError as err:
         raise OLMoEnvironmentError(f"the index of {row.name} cannot be written to {path.parent}: {err.strerror or err}") from None
     except OLMoDataError as err:
         raise OLMoDataError(f"{row.name}: {err}") from None
-    finally:
-        part.unlink(missing_ok=True)
     log.info("indexed %s %s: %d examples", row.name, split, size)
 
 
