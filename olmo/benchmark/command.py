@@ -10,6 +10,7 @@ import torch
 
 from olmo.benchmark.cases import PROFILES, Case, cases_of
 from olmo.benchmark.data import decode, decode_cases, decode_key, pack
+from olmo.benchmark.loading import loading_key, wait_for_data
 from olmo.benchmark.render import write_page
 from olmo.benchmark.results import ResultFile, Row, device_name
 from olmo.benchmark.run import ARMS, measure, prepare
@@ -40,7 +41,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--output", help=f"file of the rows ({RESULTS}/<profile or device>.json)")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of every row, after one that is dropped (3)")
     parser.add_argument("--minutes", type=float, help="begin no further row after this time; the next call goes on from there")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose key has this in it")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="only rows whose key has one of these in it")
     parser.add_argument("--fresh", action="store_true", help="measure rows again that the file has already")
     parser.add_argument("--profile_trace", metavar="FOLDER", help="instead of timing: a chrome trace of both arms of the chosen rows")
     parser.add_argument("--list", action="store_true", help="print the keys and stop")
@@ -61,9 +62,10 @@ def main(argv: Sequence[str]) -> int:
         reuse_freed_memory()  # as training, evaluation and asking do
     with tempfile.TemporaryDirectory(prefix="clips_") as clips:
         rows = rows_of(args.part, args.profile, device, args.rounds, Path(clips))
-        rows = {key: run for key, run in rows.items() if args.only in key}
+        rows = {key: run for key, run in rows.items() if any(text in key for text in args.only)}
         if not rows:
-            raise OLMoCliError(f"profile {args.profile} has no row of part {args.part} with '{args.only}' in its key")
+            wanted = "' or '".join(args.only)
+            raise OLMoCliError(f"profile {args.profile} has no row of part {args.part} with '{wanted}' in its key")
         if args.list:
             print("\n".join(rows))
             return 0
@@ -116,6 +118,8 @@ def rows_of(part: str, profile: str, device: torch.device, rounds: int, clips: P
     rows = {case.key: lambda case=case: measure(case, device, rounds) for case in cases_of(profile, part)}
     if part in ("decode", "all"):
         rows |= {decode_key(*case): lambda case=case: decode(*case, rounds, clips) for case in decode_cases(profile)}
+        steps = 10 if profile == "smoke" else 100
+        rows |= {loading_key(n): lambda n=n: wait_for_data(n, steps, clips) for n in (0, 2)}
     if part in ("pack", "all"):
         examples = 100 if profile == "smoke" else 500
         rows |= {f"pack/rows/{k:g}": lambda k=k: pack(k, rounds, examples) for k in (0.0, 0.3, 0.5)}

@@ -105,14 +105,27 @@ def _generate_table(rows: Sequence[Row]) -> str:
 
 
 def _decode_table(rows: Sequence[Row]) -> str:
-    cells = [
+    readers = [
         [
             *(r.method, r.details["resolution"], str(r.frames), _seconds(r.seconds_median, r.seconds_iqr)),
             *(f"{r.details[k]:.0f}" for k in ("frames_per_second", "frames_per_core_second")),
         ]
         for r in rows
+        if r.method != "training"
     ]
-    return _lines("reader|resolution|frames of 10 s|seconds|frames per second|per second of one core", cells)
+    trainings = [
+        [
+            str(r.details["workers"]),
+            str(r.details["cores"]),
+            _seconds(r.seconds_median, r.seconds_iqr),
+            f"{100 * r.details['wait_fraction']:.1f} %",
+        ]
+        for r in rows
+        if r.method == "training"
+    ]
+    tables = [_lines("reader|resolution|frames of 10 s|seconds|frames per second|per second of one core", readers)] if readers else []
+    tables += [_lines("workers of a tiny training|cores|seconds per step|share of them waiting for data", trainings)] if trainings else []
+    return "\n\n".join(tables)
 
 
 def _pack_table(rows: Sequence[Row]) -> str:

@@ -121,7 +121,10 @@ def _processor() -> str:
 
 
 def current_commit() -> str | None:
-    """The commit of the checkout that this file lies in, with a mark if files differ from it."""
+    """The commit of the checkout that this file lies in, with a mark if files differ from it; in a copy without history, what
+    `SOURCE_COMMIT` says."""
+    if told := os.environ.get("SOURCE_COMMIT"):
+        return told
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10

@@ -26,6 +26,7 @@ def prepare(case: Case, device: torch.device) -> Pair:
 
 def measure(case: Case, device: torch.device, rounds: int, warmup: int = 1) -> Row:
     """Time a case."""
+    torch.compiler.reset()  # else the shapes of many rows use up the graphs that a function may have, and later rows run uncompiled
     pair = prepare(case, device)
     timings = interleave(dict(zip(ARMS, pair.runs, strict=True)), rounds, warmup, device)
     base, other = (timings[arm] for arm in ARMS)

@@ -117,8 +117,27 @@ def _torch_varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: fl
     from torch.nn.attention.varlen import varlen_attn
 
     cu, longest = segments.cu_seqlens, segments.max_len
-    gqa = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
-    return varlen_attn(*_dense_channels(q, k, v), cu, cu, longest, longest, scale=scale, **gqa)
+    options = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    if _varlen_takes("scale"):
+        options["scale"] = scale
+    elif scale != q.shape[-1] ** -0.5:
+        q = q * (scale * q.shape[-1] ** 0.5)  # torch 2.10 always divides by the square root of the width
+    return varlen_attn(*_dense_channels(q, k, v), cu, cu, longest, longest, **options)
+
+
+@torch.compiler.assume_constant_result
+def _varlen_takes(argument: str) -> bool:
+    """Whether this torch has the kernel and the kernel has the argument."""
+    return argument in _varlen_arguments()
+
+
+@functools.cache
+def _varlen_arguments() -> frozenset[str]:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _flash_attn(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Tensor:
@@ -204,14 +223,12 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) ->
 
 
 def _no_torch_varlen(request: Request) -> str | None:
-    """Whether this torch has the kernel with the arguments needed here."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
+    """Whether this torch has the kernel, with the arguments needed here."""
+    if not _varlen_takes("query"):
         return "this torch has no torch.nn.attention.varlen"
-    arguments = inspect.signature(varlen_attn).parameters
-    lacking = [name for name, needed in (("scale", True), ("enable_gqa", request.gqa)) if needed and name not in arguments]
-    return f"this torch's varlen_attn has no argument {' and '.join(lacking)}" if lacking else None
+    if request.gqa and not _varlen_takes("enable_gqa"):
+        return "this torch's varlen_attn has no argument enable_gqa"
+    return None
 
 
 def _no_flash_attn(request: Request) -> str | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn import segment_backends
-from olmo.nn.attention import Segments, attend, attend_segments
+from olmo.nn.attention import Segments, append_key_bias, attend, attend_segments
 from olmo.nn.segment_backends import SEGMENT_BACKENDS, Backend, Request
 
 torch.manual_seed(0)
@@ -128,6 +128,27 @@ def test_lengths_are_read_once():
     assert segments.host_lengths() == (2, 3)
     segments.cu_seqlens = None
     assert segments.host_lengths() == (2, 3)
+
+
+def test_a_kernel_that_cannot_be_told_the_scale(monkeypatch):
+    """That of torch 2.10 divides by the square root of the width it sees, which the channels of a key bias make larger."""
+
+    def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False):
+        owner = Segments(cu_seq_q, len(query), max_q).owner()
+        return softmax_attention(*(x.transpose(0, 1)[None] for x in (query, key, value)), mask=owner[:, None] == owner)[0].transpose(0, 1)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    segment_backends._varlen_arguments.cache_clear()
+    try:
+        kernel = segment_backends.SEGMENT_BACKENDS["torch_varlen"]
+        assert kernel.obstacle(request("cuda", torch.bfloat16)) is None
+        assert kernel.obstacle(request("cuda", torch.bfloat16, gqa=True)) == "this torch's varlen_attn has no argument enable_gqa"
+        q, k, v = random_qkv(9, 2, 12)
+        q, k, v = append_key_bias(q, k, v, torch.randn(9)[:, None, None], 12**-0.5)
+        out, wanted = (SEGMENT_BACKENDS[name].run(q, k, v, segments_of([4, 5]), 12**-0.5) for name in ("torch_varlen", "dense"))
+        torch.testing.assert_close(out, wanted)
+    finally:
+        segment_backends._varlen_arguments.cache_clear()
 
 
 def request(device="cpu", dtype=torch.float32, gqa=False, head_dim=72, gradient=True, tiny=False) -> Request:
