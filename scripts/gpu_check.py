@@ -184,7 +184,7 @@ def run(name: str) -> dict:
     """One part in a process of its own: did it end well, how long did it take, and what did it say."""
     part = PARTS[name]
     command = [sys.executable, *(part.command or (__file__, "--run", name))]
-    env = os.environ | {"TEST_DEVICE": "cuda", "PYTHONPATH": str(REPO)}
+    env = os.environ | {"TEST_DEVICE": "cuda", "PYTHONPATH": os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])}
     start = time.monotonic()
     try:
         done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=LIMIT)

@@ -60,6 +60,20 @@ def seconds(arm: Arm, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def busy_seconds(arm: Arm, device: torch.device, rounds: int = 3) -> float:
+    """Seconds that an arm keeps the device busy as a part of something longer: on GPUs those of its kernels, because the host, which
+    starts them one by one, is ahead by then; on CPUs those of the clock."""
+    if device.type != "cuda":
+        return interleave({"arm": arm}, rounds, 1, device)["arm"].median
+    arm()
+    synchronize(device)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        for _ in range(rounds):
+            arm()
+        synchronize(device)
+    return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6 / rounds
+
+
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

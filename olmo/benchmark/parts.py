@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from olmo.benchmark.cases import Case
-from olmo.benchmark.measure import interleave
+from olmo.benchmark.measure import busy_seconds
 from olmo.benchmark.models import Arm, arms, release
 from olmo.models.model import ModelBase
 from olmo.nn.flops import FlopCount, flops_for_batch
@@ -81,20 +81,22 @@ def flops_of_run(count: FlopCount, arm: Arm, case: Case) -> StepFlops:
     return step_flops(count, arm.config, recompute="full" if case.recompute else "none")
 
 
-def pixels_and_plan(arm: Arm) -> tuple[Tensor, PruningPlan]:
-    """What the ViT gets."""
+def pixels(arm: Arm) -> Tensor:
+    """What the ViT gets, [F, N, px]."""
+    return normalize_pixels(arm.batch.images.flatten(0, 1), arm.config.vision_backbone.vit.normalize)
+
+
+def plan(arm: Arm) -> PruningPlan:
     vit, images = arm.config.vision_backbone.vit, arm.batch.images
-    plan = plan_pruning(arm.batch.layout, images.shape[1], vit.cells, vit.topk, vit.prune_from_frame, images.device)
-    return normalize_pixels(images.flatten(0, 1), vit.normalize), plan
+    return plan_pruning(arm.batch.layout, images.shape[1], vit.cells, vit.topk, vit.prune_from_frame, images.device)
 
 
 def vit_features(arm: Arm) -> Tensor:
     """The selected layers of the ViT, from pixels; pruned where the arm prunes."""
     backbone = arm.model.vision_backbone
-    pixels, plan = pixels_and_plan(arm)
     if isinstance(backbone.image_vit, TemporalVit):
-        return backbone.image_vit(pixels, backbone.layers, plan).patches
-    hidden = backbone.image_vit(pixels, backbone.layers)
+        return backbone.image_vit(pixels(arm), backbone.layers, plan(arm)).patches
+    hidden = backbone.image_vit(pixels(arm), backbone.layers)
     return torch.cat([hidden[i] for i in backbone.layers], dim=-1)
 
 
@@ -128,20 +130,18 @@ def _vision(both: tuple[Arm, Arm], forward: Callable[[Arm], Tensor], left_out: d
 
 def selection_stages(arm: Arm, device: torch.device) -> dict[str, float]:
     """Seconds of what pruning adds to the ViT: scores and selection, and gathering what is kept."""
-    tower = arm.model.vision_backbone.image_vit
+    tower, planned = arm.model.vision_backbone.image_vit, plan(arm)
     if not tower.config.packs:
         return {}
-    pixels, plan = pixels_and_plan(arm)
     with torch.no_grad(), autocast(device):
-        keep = tower(pixels, arm.model.vision_backbone.layers, plan).keep
-        frames = tower.embed(pixels)
-        prunable = frames.index_select(0, plan.on_device.frames)
+        keep = tower(pixels(arm), arm.model.vision_backbone.layers, planned).keep
+        frames = tower.embed(pixels(arm))
+        prunable = frames.index_select(0, planned.on_device.frames)
         stages = {
-            "scores_and_selection": lambda: select(tower.decide(prunable, plan), plan),
-            "packing": lambda: VarlenPacking(keep, *plan.slots).pack(frames),
+            "scores_and_selection": lambda: select(tower.decide(prunable, planned), planned),
+            "packing": lambda: VarlenPacking(keep, *planned.slots).pack(frames),
         }
-        timings = interleave(stages, 3, 1, device)
-    return {name: timing.median for name, timing in timings.items()}
+        return {name: busy_seconds(stage, device) for name, stage in stages.items()}
 
 
 def reading(arm: Arm, device: torch.device) -> Run:

@@ -197,8 +197,7 @@ class TemporalTokenScorer(nn.Module):
             mask = present.expand(frames, -1, -1).reshape(frames * count, 1, 1, group)
         pooled = self.patch_token_pooler(query.flatten(0, 1)[:, None], cells.flatten(0, 1), mask=mask)
         pooled = pooled.view(frames, count, -1)
-        previous = torch.cat([torch.zeros_like(pooled[:1]), pooled[:-1]])
-        previous = previous.masked_fill(first[:, None, None], 0)
+        previous = pooled.roll(1, 0).masked_fill(first[:, None, None], 0)  # the first frame of all is first in its video
         return torch.sigmoid(self.mlp(torch.cat([previous, pooled], dim=-1)))
 
 

@@ -96,5 +96,5 @@ def test_batches_make_few_graphs(count, recompute, pad_to, backend, as_on_a_gpu)
         if i == 6:
             early = backend.graphs.total()
     assert backend.graphs.total() == early, "compiled again"
-    # dense, biased and packed ViT blocks; pooling, projector and the loss's two functions; decoder blocks
-    assert sorted(backend.graphs.values()) == [1, 1, 1, 1, 1 if pad_to else 2, 3]
+    # dense, biased and packed ViT blocks; scorer, pooling, projector and the loss's two functions; decoder blocks
+    assert sorted(backend.graphs.values()) == [1, 1, 1, 1, 1, 1 if pad_to else 2, 3]

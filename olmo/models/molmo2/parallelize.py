@@ -100,6 +100,8 @@ def compile_blocks(model: Molmo2Model, args: dict[str, Any]) -> None:
     if vision.compile_vit == "blocks":
         for block in backbone.image_vit.blocks:
             block.forward = _any_number(block.forward, varying)
+        if (scorer := _scorer(backbone)) is not None:
+            scorer.forward = _any_number(scorer.forward, varying, fixed=(2,))
     if vision.compile_connector is not None:
         for module in (backbone.image_pooling_2d, backbone.image_projector):
             if module is not None:
