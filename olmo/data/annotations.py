@@ -125,12 +125,13 @@ def _json_lines(path: Path, kind: type) -> Iterator[tuple[str, Any]]:
 def read_csv(path: Path, delimiter: str = ",", columns: list[str] | None = None) -> Iterator[Entry]:
     """A table of text; `columns` names them where the file has no header."""
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), fieldnames=columns, delimiter=delimiter, restkey="")
+    expected = f"the {len(columns)} it should have ({', '.join(columns)})" if columns else "the header"
     for row in reader:
         where = f"{path}, line {reader.line_num}"
         if "" in row and row[""]:
-            raise OLMoDataError(f"{where}: has more columns than the header")
+            raise OLMoDataError(f"{where}: has more columns than {expected}")
         if None in row.values():
-            raise OLMoDataError(f"{where}: has fewer columns than the header")
+            raise OLMoDataError(f"{where}: has fewer columns than {expected}")
         yield Entry({k: v for k, v in row.items() if k}, where)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from olmo.data.failures import BadVideoError
+from olmo.data.failures import BadVideoError, as_decoding_error
 from olmo.data.frame_table import VideoInfo
+from olmo.exceptions import OLMoDataError
 from olmo.preprocessing.images import load_image
 
 FPS = 3
@@ -23,7 +24,10 @@ def read_frame_folder(path: str) -> VideoInfo:
     numbers = np.array(sorted(int(file.stem) for file in Path(path).glob(NAMES)), dtype=np.int64)
     if not len(numbers):
         raise BadVideoError(path, "no_frames", "a folder without 00001.jpg, 00002.jpg, ...")
-    height, width = load_image(_file(path, numbers[0])).shape[:2]
+    try:
+        height, width = load_image(_file(path, numbers[0])).shape[:2]
+    except OLMoDataError as err:
+        raise as_decoding_error(err, path) from None
     ticks = numbers - numbers[0]
     return VideoInfo(str(path), width, height, numbers, ticks / FPS, float(ticks[-1] + 1) / FPS, numbers, seekable=True)
 
@@ -35,7 +39,7 @@ class FrameFolderBackend:
 
     def frames(self, info: VideoInfo, indices: list[int], timeout: float) -> Iterator[np.ndarray]:
         for index in indices:
-            yield load_image(_file(info.path, info.pts[index]))
+            yield np.array(load_image(_file(info.path, info.pts[index])))  # a copy that may be written to
 
 
 def _file(folder: str, number: int) -> Path:

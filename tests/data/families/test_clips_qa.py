@@ -81,8 +81,8 @@ def test_how2qa(miniature, caplog):
     ("content", "sentence"),
     [
         ("a,7.2-18.0,1,2,3,q,4\n", r"line 1: the times should be \[start:end\] in seconds, but are 7.2-18.0"),
-        ("a,[1:2],1,2,3,q\n", "line 1: has fewer columns than the header"),
-        ("a,[1:2],1,2,3,q,4,5\n", "line 1: has more columns than the header"),
+        ("a,[1:2],1,2,3,q\n", "line 1: has fewer columns than the [0-9] it should have"),
+        ("a,[1:2],1,2,3,q,4,5\n", "line 1: has more columns than the [0-9] it should have"),
         ("a,[1:2],1,2,3,q,4\n", r"none of its 1 videos is in .*how2QA, where the first should be video-clips/a_1_2"),
     ],
 )
