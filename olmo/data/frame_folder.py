@@ -11,7 +11,6 @@ import numpy as np
 from olmo.data.failures import BadVideoError, as_decoding_error
 from olmo.data.frame_table import VideoInfo
 from olmo.exceptions import OLMoDataError
-from olmo.preprocessing.images import load_image
 
 FPS = 3
 """Pictures of a second in the frames of TVQA; no other set comes in this form."""
@@ -25,7 +24,7 @@ def read_frame_folder(path: str) -> VideoInfo:
     if not len(numbers):
         raise BadVideoError(path, "no_frames", "a folder without 00001.jpg, 00002.jpg, ...")
     try:
-        height, width = load_image(_file(path, numbers[0])).shape[:2]
+        height, width = _picture(path, numbers[0]).shape[:2]
     except OLMoDataError as err:
         raise as_decoding_error(err, path) from None
     ticks = numbers - numbers[0]
@@ -39,8 +38,10 @@ class FrameFolderBackend:
 
     def frames(self, info: VideoInfo, indices: list[int], timeout: float) -> Iterator[np.ndarray]:
         for index in indices:
-            yield np.array(load_image(_file(info.path, info.pts[index])))  # a copy that may be written to
+            yield _picture(info.path, info.pts[index])
 
 
-def _file(folder: str, number: int) -> Path:
-    return Path(folder, f"{number:05d}.jpg")
+def _picture(folder: str, number: int) -> np.ndarray:
+    from olmo.preprocessing.images import load_image  # with it comes torch, which a decoding process does not need
+
+    return np.array(load_image(Path(folder, f"{number:05d}.jpg")))  # a copy, which may be written to

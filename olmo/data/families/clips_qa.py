@@ -234,7 +234,11 @@ ROWS = (
         name="sutd_trafficqa",
         title="SUTD-TrafficQA",
         folder="SUTD-TrafficQA",
-        sources=(ByHand("R2_train.jsonl, R2_test.jsonl and compressed_videos.zip, from sutdcv.github.io/SUTD-TrafficQA"),),
+        sources=(
+            ByHand(
+                "R2_train.jsonl, R2_test.jsonl and compressed_videos/, from the record on Zenodo named on sutdcv.github.io/SUTD-TrafficQA"
+            ),
+        ),
         style=MC,
         records=_trafficqa_records,
         example=choices(),

@@ -47,4 +47,5 @@ def with_video(listing: Listing, records: Iterator[Record]) -> Iterator[Record]:
     if missing and not found:
         raise OLMoDataError(f"none of its {missing} videos is in {listing.folder}, where the first should be {example}")
     if missing:
-        log.warning("%s: %d of %d videos are not there (the first: %s) and left out", listing.folder, missing, found + missing, example)
+        found_of = (listing.folder, missing, found + missing, example)
+        log.warning("%s: %d of %d videos are not there (the first: %s); they stay out until the index is deleted", *found_of)
