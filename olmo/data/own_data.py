@@ -22,10 +22,12 @@ from olmo.data.own_lines import (
     check_media,
     check_subtitles,
     check_weight,
+    cues_in,
     parse_line,
     raw_lines,
 )
 from olmo.data.records import Record, with_clip
+from olmo.data.subtitles import Cues, rebased
 from olmo.exceptions import OLMoDataError, OLMoDataFileError
 
 FORMAT = 1
@@ -49,7 +51,7 @@ class OwnDataset:
         example: Example = {key: self._media(record[key]) for key in ("video", "image") if key in record}
         example["metadata"] = with_clip({"example_id": f"{self.path.name}:{record['id']}"}, record.get("clip"))
         if "subtitles" in record:
-            example["subtitle"] = spoken_in(record["subtitles"], record.get("clip"))
+            example["subtitle"] = rebased(self._cues(record["subtitles"]), *record.get("clip", (0.0,)))
         if "weight" in record:
             example["weight"] = record["weight"]
         conversations = record["conversations"]
@@ -57,6 +59,16 @@ class OwnDataset:
             return example | {"message_list": conversations}
         (only,) = conversations
         return example | only | {"metadata": example["metadata"] | only.get("metadata", {})}
+
+    def _cues(self, subtitles: str | list[list[Any]]) -> Cues:
+        """Of a file as it is now, or as the line says."""
+        if not isinstance(subtitles, str):
+            return {(start, end): text for start, end, text in subtitles}
+        path = self.path.parent / subtitles
+        try:
+            return cues_in(path)
+        except OSError as err:
+            raise OLMoDataError(f"the subtitles {path} cannot be read: {err.strerror or err}") from None
 
     def _media(self, path: str | list[str]) -> str | list[str]:
         folder = self.path.parent
@@ -104,7 +116,8 @@ def _record(raw: bytes, where: str, folder: Path, places: dict[str, str], proble
     except OLMoDataError as err:
         problems.append(str(err))
         return record
-    for check in (partial(check_media, folder=folder), check_clip, check_subtitles, check_weight, check_conversations, check_id):
+    here = [partial(check, folder=folder) for check in (check_media, check_subtitles)]
+    for check in (*here, check_clip, check_weight, check_conversations, check_id):
         try:
             record |= check(line)
         except OLMoDataError as err:
@@ -115,9 +128,3 @@ def _record(raw: bytes, where: str, folder: Path, places: dict[str, str], proble
         problems.append(f"{where}: the 'id' {name} stands already at {places[name]}; every line should have its own")
     places.setdefault(name, number)
     return record
-
-
-def spoken_in(subtitles: list[list[Any]], clip: list[float] | None) -> list[tuple[float, float, str]]:
-    """What is spoken in a clip (None: the whole video), in seconds from its start."""
-    start, end = clip or (0.0, float("inf"))
-    return [(max(s - start, 0.0), min(e, end) - start, text) for s, e, text in subtitles if s < end and (e > start or s >= start)]

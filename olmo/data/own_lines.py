@@ -12,11 +12,13 @@ import re
 import stat
 from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from olmo.data.annotations import Entry
 from olmo.data.records import MC, MC_SUBTITLE, OE, Record, multiple_choice, open_ended
+from olmo.data.subtitles import Cues, cues_of, read_subtitles
 from olmo.exceptions import OLMoDataError
 from olmo.preprocessing.multiple_choice import option_letters
 from olmo.preprocessing.prompts import CAPTION_FAMILIES, POINT_MODES, SHORT_ANSWER_STYLES, UNSUPPORTED_STYLES, VIDEO_MC_STYLES
@@ -206,19 +208,34 @@ def check_clip(line: Entry) -> Record:
     return {"clip": [float(start), float(end)]}
 
 
-def check_subtitles(line: Entry) -> Record:
-    """What is spoken: (start, end, text) in seconds of the whole video."""
-    if line.get("subtitles") is None:
+def check_subtitles(line: Entry, folder: Path) -> Record:
+    """What is spoken: the path of a subtitle file, or [start, end, text] in seconds of the whole video."""
+    given = line.get("subtitles")
+    if given is None:
         return {}
     _needs_video(line, "subtitles")
-    spoken = []
+    if isinstance(given, str):
+        must_be_file(line, "subtitles", given, folder)
+        try:
+            cues_in(folder / given)
+        except OLMoDataError as err:
+            raise OLMoDataError(f"{line.where}: 'subtitles': {err}") from None
+        return {"subtitles": given}
+    if not isinstance(given, list):
+        raise OLMoDataError(f"{line.where}: 'subtitles' should be the path of a file, or a list, but is {_short(given)}")
     for i, entry in enumerate(line.need("subtitles", list)):
-        entry = _mapping(line, "subtitles", i, entry, SUBTITLE_KEYS)
-        start, end = (_number(entry, key) for key in ("start", "end"))
-        if not 0 <= start <= end:
-            raise OLMoDataError(f"{entry.where}: 'start' should be 0 or later and 'end' not before it, but they are {start} and {end}")
-        spoken.append([start, end, _text(entry, "text")])
-    return {"subtitles": spoken}
+        _text(_mapping(line, "subtitles", i, entry, SUBTITLE_KEYS), "text")
+    return {"subtitles": [[*span, text] for span, text in cues_of(given, f"{line.where}, subtitles").items()]}
+
+
+def cues_in(path: Path) -> Cues:
+    """What a subtitle file holds; lines about one video follow one another and share it."""
+    return _cues_in(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _cues_in(path: Path, changed: int) -> Cues:
+    return read_subtitles(path)
 
 
 def check_weight(line: Entry) -> Record:

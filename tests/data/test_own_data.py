@@ -19,7 +19,7 @@ from olmo.data.load_video import VideoLoader
 from olmo.data.loader import DataLoaderConfig
 from olmo.data.mixtures import build_mixture, mixture_by_name
 from olmo.data.moving_shapes import MovingShapesConfig
-from olmo.data.own_data import MOST_PROBLEMS, spoken_in
+from olmo.data.own_data import MOST_PROBLEMS
 from olmo.data.own_lines import CHOICE_STYLES, LINE_KEYS, OPEN_STYLES, TURNS_STYLES, VIDEO_STYLES
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoDataFileError
 from olmo.launch import run_command
@@ -123,16 +123,32 @@ def test_images_text_and_styles(write, tmp_path):
     assert text["style"] == "text_sft" and own["style"] == "my_own_style" and free["style"] == "user_qa"
 
 
-def test_subtitles_are_told_from_the_start_of_the_clip(write):
-    """Seen to fail with times of the whole video."""
+@pytest.mark.parametrize("form", ["list", "file"])
+def test_subtitles_are_told_from_the_start_of_the_clip(write, tmp_path, form):
+    """In the line or in a file of their own. Seen to fail with times of the whole video."""
     spoken = [{"start": s, "end": e, "text": t} for s, e, t in ((0, 0.9, "before"), (0.9, 1.5, "in"), (1.5, 9, "out"), (2, 3, "after"))]
-    line = {"video": "a.mp4", "subtitles": spoken, **ASK}
-    choice = {"video": "a.mp4", "subtitles": spoken, "question": "Which?", "options": ["a", "b"], "answer": "a"}
-    whole, clip, labelled = examples(write(line, line | {"clip": [1, 2]}, choice))
-    assert whole["subtitle"] == [(0.0, 0.9, "before"), (0.9, 1.5, "in"), (1.5, 9.0, "out"), (2.0, 3.0, "after")]
-    assert clip["subtitle"] == [(0.0, 0.5, "in"), (0.5, 1.0, "out")]
+    if form == "file":
+        cues = (f"00:00:{c['start']:06.3f} --> 00:00:{c['end']:06.3f}\n{c['text']}\n" for c in spoken)
+        (tmp_path / "a.vtt").write_text("\n".join(["WEBVTT\n", *cues]))
+    line = {"video": "a.mp4", "subtitles": spoken if form == "list" else "a.vtt"}
+    choice = line | {"question": "Which?", "options": ["a", "b"], "answer": "a"}
+    path = write(line | ASK, line | ASK | {"clip": [1, 2]}, choice)
+    whole, clip, labelled = examples(path)
+    assert whole["subtitle"] == {(0.0, 0.9): "before", (0.9, 1.5): "in", (1.5, 9.0): "out", (2.0, 3.0): "after"}
+    assert clip["subtitle"] == {(0.0, 0.5): "in", (0.5, 1.0): "out"}
     assert labelled["style"] == "video_multiple_choice_w_subtitle"
-    assert spoken_in([[2.0, 2.0, "at once"], [1.0, 2.0, "over"]], [2.0, 3.0]) == [(0.0, 0.0, "at once")]
+    if form == "file":
+        (tmp_path / "a.vtt").unlink()
+        with pytest.raises(OLMoDataError, match="the subtitles .*a.vtt cannot be read: No such file"):
+            examples(path)
+
+
+def test_broken_subtitle_files(write, tmp_path):
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 -> 00:00:02,000\nhello\n")
+    found = problems(write(*({"video": "a.mp4", **ASK, "subtitles": s} for s in ("a.srt", "none.srt", "a.mp4"))))
+    assert re.match(r"line 1: 'subtitles': .*a.srt, line 1: here should be times", found[0])
+    assert "'subtitles' should name a file" in found[1] and "none.srt is missing" in found[1]
+    assert "line 3: 'subtitles': " in found[2] and "should end in .srt, .vtt or .json" in found[2]
 
 
 def test_separators_of_unicode_and_a_mark_at_the_start(write):
@@ -206,9 +222,10 @@ WRONG = [
     ({"video": "a.mp4", **ASK, "clip": [0, float("nan")]}, "'clip' should be [start, end] in seconds"),
     ({**ASK, "clip": [0, 1]}, "'clip' belongs to a 'video', and the line has none"),
     ({"image": "x.png", **ASK, "subtitles": []}, "'subtitles' belongs to a 'video'"),
-    ({"video": "a.mp4", **ASK, "subtitles": [{"start": 2, "end": 1, "text": "a"}]}, "subtitles[0]: 'start' should be 0 or later and 'end'"),
-    ({"video": "a.mp4", **ASK, "subtitles": [{"start": 2, "text": "a"}]}, "subtitles[0]: the key 'end' is missing; there is start, text"),
+    ({"video": "a.mp4", **ASK, "subtitles": [{"start": 2, "end": 1, "text": "a"}]}, "entry 0: the cue ends at 1 s, before it starts"),
+    ({"video": "a.mp4", **ASK, "subtitles": [{"start": 2, "text": "a"}]}, "subtitles, entry 0: the key 'end' is missing"),
     ({"video": "a.mp4", **ASK, "subtitles": [{"begin": 2}]}, "subtitles[0]: unknown key 'begin'"),
+    ({"video": "a.mp4", **ASK, "subtitles": {"a": 1}}, "'subtitles' should be the path of a file, or a list, but is {"),
     ({**ASK, "weight": 0}, "'weight' should be above 0, but is 0"),
     ({**ASK, "weight": "1"}, "'weight' should be a number, but is \"1\""),
     ({**ASK, "weight": True}, "'weight' should be a number, but is true"),
