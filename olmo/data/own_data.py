@@ -15,9 +15,9 @@ import numpy as np
 
 from olmo.data.dataset import Example
 from olmo.data.index import Index, open_index
+from olmo.data.own_conversations import check_conversations
 from olmo.data.own_lines import (
     check_clip,
-    check_conversations,
     check_id,
     check_media,
     check_subtitles,

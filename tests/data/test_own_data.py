@@ -15,12 +15,14 @@ from PIL import Image
 from olmo.config import read_yaml
 from olmo.config_files import find_config
 from olmo.data.catalogue import get_dataset
+from olmo.data.examples import ExampleSource, Limits
 from olmo.data.load_video import VideoLoader
 from olmo.data.loader import DataLoaderConfig
-from olmo.data.mixtures import build_mixture, mixture_by_name
+from olmo.data.mixtures import Member, build_mixture, mixture_by_name
 from olmo.data.moving_shapes import MovingShapesConfig
+from olmo.data.own_conversations import CHOICE_STYLES, OPEN_STYLES, TURNS_STYLES, VIDEO_STYLES
 from olmo.data.own_data import MOST_PROBLEMS
-from olmo.data.own_lines import CHOICE_STYLES, LINE_KEYS, OPEN_STYLES, TURNS_STYLES, VIDEO_STYLES
+from olmo.data.own_lines import LINE_KEYS
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoDataFileError
 from olmo.launch import run_command
 from olmo.models.model import build_model_config
@@ -228,6 +230,7 @@ WRONG = [
     ({"video": "a.mp4", **ASK, "subtitles": {"a": 1}}, "'subtitles' should be the path of a file, or a list, but is {"),
     ({**ASK, "weight": 0}, "'weight' should be above 0, but is 0"),
     ({**ASK, "weight": "1"}, "'weight' should be a number, but is \"1\""),
+    ({**ASK, "weight": 10**400}, "'weight' should be a number, but is 1000"),
     ({**ASK, "weight": True}, "'weight' should be a number, but is true"),
     ({**ASK, "id": 1.5}, "'id' should be text or a whole number, but is 1.5"),
     ({**ASK, "question_type": 1}, "'question_type' should be text, but is 1"),
@@ -246,6 +249,7 @@ WRONG = [
     ({"images": "x.png", **ASK}, "'images' should be a list"),
     ({"video": "a.mp4", "image": "x.png", **ASK}, "has both 'video' and 'image'"),
     (b'{"question": "\xff"}', "is not UTF-8 text"),
+    (b'{"question": "\\ud83d", "answer": "a"}', "holds half of a character"),
     (b'{"question": }', "is no JSON (Expecting value, column 14)"),
     (b'["Who?"]', "should be a mapping, but is [\"Who?\"]"),
 ]  # fmt: skip
@@ -315,6 +319,13 @@ def test_a_path_is_a_mixture(write, tmp_path):
     path = write(ASK, ASK)
     (member,) = build_mixture(DataLoaderConfig(dataset=str(path)).groups(), "train", MovingShapesConfig())
     assert (member.name, len(member.dataset), member.rate) == (str(path), 2, 1.0)
+
+
+def test_the_weight_of_a_line_and_that_of_its_file_multiply(write):
+    """Seen to fail with the weight of the file in place of that of the line."""
+    dataset = get_dataset(str(write({**ASK, "weight": 3}, ASK)))
+    source = ExampleSource([Member("my", dataset, 1.0, 0.5)], lambda raw, rng: raw, Limits(), seed=0, shuffle=False)
+    assert [source[place].example["weight"] for place in range(2)] == [1.5, 0.5]
 
 
 @pytest.mark.parametrize("word", ["mixture:{}", "{}"])
