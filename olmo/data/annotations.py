@@ -53,6 +53,14 @@ class Entry(dict):
                 raise self._wrong(f"{key}[{i}]", value, str)
         return values
 
+    def entries(self, key: str) -> list["Entry"]:
+        """A list of mappings."""
+        values = self.need(key, list)
+        for i, value in enumerate(values):
+            if not isinstance(value, Entry):
+                raise self._wrong(f"{key}[{i}]", value, dict)
+        return values
+
     def _number(self, key: str, value: Any, kind: type) -> int | float:
         try:
             number = float(value) if not isinstance(value, bool) else None

@@ -15,11 +15,14 @@ from olmo.data.families import (
     clips_qa,
     general_qa,
     long_benchmarks,
+    molmo2_benchmarks,
     molmo2_sets,
     pending,
     reasoning_qa,
     segments,
+    subtitle_benchmarks,
     television_qa,
+    temp_compass,
 )
 from olmo.data.index import open_indexed
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
@@ -27,7 +30,20 @@ from olmo.data.paths import video_root
 from olmo.data.records import OE, DatasetRow
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 
-FAMILIES = (clips_qa, television_qa, general_qa, reasoning_qa, actions, segments, molmo2_sets, benchmarks, long_benchmarks)
+FAMILIES = (
+    clips_qa,
+    television_qa,
+    general_qa,
+    reasoning_qa,
+    actions,
+    segments,
+    molmo2_sets,
+    benchmarks,
+    temp_compass,
+    molmo2_benchmarks,
+    subtitle_benchmarks,
+    long_benchmarks,
+)
 
 
 @dataclass(frozen=True)
@@ -61,11 +77,17 @@ ALIASES: dict[str, str] = {
     "vixmo_syn_video_capqa_v2": "molmo2_syn_captions_qa",
     "vixmo_syn_video_capqa_with_sub_v2": "molmo2_syn_captions_subtitle_qa",
     "motionbench_caption": "motionbench_train",
-    "temp_compass_internal": "temp_compass",
+    "temp_compass_all": "temp_compass",
+    "temp_compass_multi_choice": "temp_compass_multi-choice",
     "long_video_bench": "long_video_bench_no_subtitle",
     "mlvu": "mlvu_mc",
     "video_eval_pro": "video_eval_pro_mc",
     "nextqa": "nextqa_mc",
+    "vixmo_caps_eval2": "molmo2_captions_eval:test",
+    "vixmo_points_count": "molmo2_video_count_eval:val",
+    "vixmo_points_count_clip_63s": "molmo2_video_count_eval:val",
+    "vixmo_points_point_eval": "molmo2_video_point_eval:val",
+    "ego_schema_test": "ego_schema:test",
     "motionbench_test": "motionbench:test",
     "mlvu_mc_test": "mlvu_mc:test",
     "perception_test_test": "perception_test:test",
@@ -86,9 +108,9 @@ _LATER_PREFIXES = {
     ),
     "text": "tulu4 molmo2_hardcodes",
     "further video": (
-        "molmo2_human_qa vixmo_human_qa molmo2_cap vixmo3_top_level_captions vixmo_caps_eval ego_schema mlvu_gen temporal_bench dream1k "
+        "molmo2_human_qa vixmo_human_qa molmo2_cap vixmo3_top_level_captions vixmo_caps_eval dream1k "
         "vsi_bench mme_videoocr ego4d_ star_mc countix_mc nextqa_mc_ tvqa cinepile news_video_qa charades_sta coin youcook2_ "
-        "activitynet_ epic_kitchens moments_in_time kinetics perception_test_ video_mme_"
+        "activitynet_ epic_kitchens moments_in_time kinetics perception_test_"
     ),
 }
 """Published names that this version has no rows for, by kind; matched by prefix."""

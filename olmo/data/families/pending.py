@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from olmo.data.records import EVAL_MC as S1
-from olmo.data.records import EVAL_MC_SUBTITLE as S2
 from olmo.data.records import MC, OE
 
 
@@ -140,42 +139,4 @@ _TRAIN = tuple(
     )
 )
 
-_EVAL = tuple(
-    PendingRow(*row)
-    for row in (
-        ("mvbench", "MVBench", "MVBench", "huggingface.co/datasets/OpenGVLab/MVBench", S1, ("validation",)),
-        ("tomato", "TOMATO", "TOMATO", "github.com/yale-nlp/TOMATO", MC, ("test",)),
-        ("motionbench", "MotionBench", "MotionBench", "huggingface.co/datasets/zai-org/MotionBench", S1, ("validation", "test")),
-        ("temp_compass", "TempCompass", "TempCompass", "huggingface.co/datasets/lmms-lab/TempCompass", f"{S1}+{OE}", ("validation",)),
-        ("video_mme", "VideoMME", "Video-MME", "huggingface.co/datasets/lmms-lab/Video-MME", S1, ("validation",)),
-        (
-            "video_mme_w_subtitle",
-            "VideoMME with subtitles",
-            "Video-MME",
-            "huggingface.co/datasets/lmms-lab/Video-MME and allenai/Molmo2-VideoMME",
-            S2,
-            ("validation",),
-        ),
-        (
-            "long_video_bench_no_subtitle",
-            "LongVideoBench",
-            "LongVideoBench",
-            "huggingface.co/datasets/longvideobench/LongVideoBench (gated)",
-            S1,
-            ("validation", "test"),
-        ),
-        (
-            "long_video_bench_w_subtitle",
-            "LongVideoBench with subtitles",
-            "LongVideoBench",
-            "huggingface.co/datasets/longvideobench/LongVideoBench (gated)",
-            S2,
-            ("validation", "test"),
-        ),
-        ("mlvu_mc", "MLVU", "MVLU", "huggingface.co/datasets/MLVU/MVLU (gated)", S1, ("validation", "test")),
-        ("lvbench", "LVBench", "LVBench", "huggingface.co/datasets/zai-org/LVBench (videos by hand)", S1, ("test",)),
-        ("video_eval_pro_mc", "VideoEvalPro", "VideoEvalPro", "huggingface.co/datasets/TIGER-Lab/VideoEval-Pro", S1, ("test",)),
-    )
-)
-
-ROWS = (*_TRAIN, *_EVAL)
+ROWS = _TRAIN
