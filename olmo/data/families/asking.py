@@ -5,13 +5,15 @@ These wordings are part of a benchmark: a model is asked exactly so, and the for
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from olmo.data.annotations import Entry, read_parquet
 from olmo.data.dataset import Example
-from olmo.data.records import Record, with_clip
+from olmo.data.records import DatasetRow, Record, with_clip
 from olmo.exceptions import OLMoDataError
 from olmo.preprocessing.multiple_choice import option_letters
 
@@ -33,11 +35,16 @@ def asked(question: str, lines: Sequence[str], instruction: str) -> str:
 
 
 def option_texts(entry: Entry, key: str) -> list[str]:
-    """At least two options."""
-    options = entry.texts(key)
+    """At least two options; numbers among them as text."""
+    options = Entry({key: [_as_text(value) for value in entry.need(key, list)]}, entry.where).texts(key)
     if len(options) < 2:
         raise OLMoDataError(f"{entry.where}: '{key}' should have two options or more, but has {len(options)}")
     return options
+
+
+def _as_text(value: Any) -> Any:
+    """A whole number as it is read out, anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 # -- which option is right, as a number from 0: files give a number, a letter, or its text
@@ -62,7 +69,7 @@ def number_of_letter(entry: Entry, key: str, count: int) -> int:
 
 def number_of_text(entry: Entry, key: str, options: Sequence[str]) -> int:
     """A right option given by its text; OLMoDataError if none reads so."""
-    text = entry.need(key, str)
+    text = Entry({**entry, key: _as_text(entry.get(key))}, entry.where).need(key, str)
     if text not in options:
         raise OLMoDataError(f"{entry.where}: '{key}' is none of the options: '{text[:60]}'")
     return options.index(text)
@@ -117,6 +124,11 @@ def benchmark_example(record: Record, rng: np.random.Generator, style: str) -> E
     if "subtitle" in record:
         example["subtitle"] = _by_time(record["subtitle"])
     return {**example, "style": record.get("style", style), "metadata": with_clip(record["metadata"], record.get("clip"))}
+
+
+def benchmark_row(style: str, **fields: Any) -> DatasetRow:
+    """A row of the catalogue whose examples are `benchmark_example`s, in `style` unless a record names another."""
+    return DatasetRow(style=style, example=partial(benchmark_example, style=style), **fields)
 
 
 def _by_time(lines: Sequence[tuple[float, float, str]]) -> dict[tuple[float, float], str]:

@@ -10,7 +10,7 @@ from olmo.data.families.asking import (
     LETTER_DIRECTLY,
     ONLY_THE_LETTER,
     asked,
-    benchmark_example,
+    benchmark_row,
     letter,
     lettered,
     number_of,
@@ -20,13 +20,15 @@ from olmo.data.families.asking import (
     parquet_rows,
     split_options,
 )
-from olmo.data.records import EVAL_MC, MC, OE, DatasetRow, Record
+from olmo.data.records import EVAL_MC, MC, OE, Record
 from olmo.data.sources import ByHand, Hub, Url
 from olmo.exceptions import OLMoDataError
 
 # -- MVBench: a file per task, whose videos lie in folders of the data sets that they come from. Those of episodic_reasoning are
 # folders of frames, which are read as videos of 3 frames per second.
 
+MVBENCH_LATER = "video/data0613"
+"""Videos that were published later, in the same folders below this one."""
 MVBENCH_FOLDERS = {
     "action_antonym": "ssv2_video",
     "action_count": "perception/videos",
@@ -52,16 +54,17 @@ MVBENCH_FOLDERS = {
 
 
 def _mvbench_files(split: str) -> list[str]:
-    return [f"json/{task}.json" for task in MVBENCH_FOLDERS]
+    return [*(f"json/{task}.json" for task in MVBENCH_FOLDERS), "video"]
 
 
 def _mvbench_records(folder: Path, split: str) -> Iterator[Record]:
-    for (task, prefix), name in zip(MVBENCH_FOLDERS.items(), _mvbench_files(split), strict=True):
-        for number, entry in enumerate(read_json_list(folder / name)):
+    for task, prefix in MVBENCH_FOLDERS.items():
+        for number, entry in enumerate(read_json_list(folder / f"json/{task}.json")):
             options = option_texts(entry, "candidates")
             video = f"{prefix}/{entry.need('video', str)}"
+            later = f"{MVBENCH_LATER}/{video}"
             record = {
-                "video": f"video/{video}",
+                "video": later if (folder / later).is_file() else f"video/{video}",
                 "question": asked(entry.need("question", str), lettered(options), ONLY_THE_LETTER),
                 "answer": letter(number_of_text(entry, "answer", options)) + ".",
                 "metadata": {"example_id": f"{task}_{number}", "task_type": task, "prefix": prefix, "video_path": video},
@@ -156,7 +159,7 @@ def _ego_schema_files(split: str) -> list[str]:
 def _ego_schema_records(folder: Path, split: str) -> Iterator[Record]:
     for entry in unique(parquet_rows(folder, EGO_SCHEMA_FILES[split]), "question_idx"):
         options = option_texts(entry, "option")
-        question_id, video = str(entry.need("question_idx", str)), entry.need("video_idx", str)
+        question_id, video = str(entry["question_idx"]), entry.need("video_idx", str)
         record = {
             "video": f"videos/{video}.mp4",
             "question": asked(entry.need("question", str), options, LETTER_DIRECTLY),
@@ -208,7 +211,7 @@ _TEMPORAL_BENCH = {
 }
 
 ROWS = (
-    DatasetRow(
+    benchmark_row(
         name="mvbench",
         title="MVBench",
         folder="MVBench",
@@ -218,26 +221,24 @@ ROWS = (
         ),
         style=EVAL_MC,
         records=_mvbench_records,
-        example=partial(benchmark_example, style=EVAL_MC),
         files=_mvbench_files,
         splits=("validation",),
         licence="MIT; videos under the terms of their data sets",
         counts={"validation": 4000},  # 20 tasks with 200 questions each, in its paper
     ),
-    DatasetRow(
+    benchmark_row(
         name="tomato",
         title="TOMATO",
         folder="TOMATO",
         sources=_TOMATO_SOURCES,
         style=MC,
         records=_tomato_records,
-        example=partial(benchmark_example, style=MC),
         files=_tomato_files,
         splits=("test",),
         licence="CC BY-SA 4.0",
         counts={"test": 1484},  # the splits of its card: 292 + 403 + 286 + 223 + 210 + 70
     ),
-    DatasetRow(
+    benchmark_row(
         name="motionbench",
         title="MotionBench",
         folder="MotionBench",
@@ -247,39 +248,35 @@ ROWS = (
         ),
         style=EVAL_MC,
         records=_motionbench_records,
-        example=partial(benchmark_example, style=EVAL_MC),
         files=_motionbench_files,
         splits=("validation", "test"),
         licence="CC BY-NC-SA 4.0",
         counts={"test": 8052},  # questions in its paper, answered or not
     ),
-    DatasetRow(
+    benchmark_row(
         name="ego_schema",
         title="EgoSchema",
         folder="EgoSchema",
         sources=(Hub("lmms-lab/egoschema", patterns=("Subset/*", "MC/*", "*.zip"), unpack=("*.zip",)),),
         style=EVAL_MC,
         records=_ego_schema_records,
-        example=partial(benchmark_example, style=EVAL_MC),
         files=_ego_schema_files,
         splits=("validation", "test"),
         licence="Ego4D licence for the videos",
         counts={"validation": 500, "test": 5031},  # in its paper and on egoschema.github.io
     ),
-    DatasetRow(
+    benchmark_row(
         name="temporal_bench",
         title="TemporalBench",
         style=OE,
         records=partial(_temporal_bench_records, parsed=False),
-        example=partial(benchmark_example, style=OE),
         **_TEMPORAL_BENCH,
     ),
-    DatasetRow(
+    benchmark_row(
         name="temporal_bench_mc",
         title="TemporalBench, options apart",
         style=MC,
         records=partial(_temporal_bench_records, parsed=True),
-        example=partial(benchmark_example, style=MC),
         **_TEMPORAL_BENCH,
     ),
 )

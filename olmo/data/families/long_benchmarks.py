@@ -9,7 +9,7 @@ from olmo.data.families.asking import (
     LETTER_DIRECTLY,
     ONLY_THE_LETTER,
     asked,
-    benchmark_example,
+    benchmark_row,
     letter,
     lettered,
     number_of_letter,
@@ -18,7 +18,7 @@ from olmo.data.families.asking import (
     parquet_rows,
     split_options,
 )
-from olmo.data.records import EVAL_MC, DatasetRow, Record
+from olmo.data.records import EVAL_MC, Record
 from olmo.data.sources import ByHand, Hub
 
 # -- MLVU: a file per task for development, one for the test; shortest videos first
@@ -132,31 +132,29 @@ def _video_eval_pro_records(folder: Path, split: str) -> Iterator[Record]:
 _MLVU_HUB = Hub("MLVU/MVLU", gated=True)
 
 ROWS = (
-    DatasetRow(
+    benchmark_row(
         name="mlvu_mc",
         title="MLVU",
         folder="MVLU",
-        sources=(_MLVU_HUB, Hub("MLVU/MLVU_Test", into="MLVU_Test", gated=True)),
+        sources=(_MLVU_HUB, Hub("MLVU/MLVU_Test", into="MLVU_Test", unpack=("*.tar.gz*", "*.zip*"), gated=True)),
         style=EVAL_MC,
         records=_mlvu_choice_records,
-        example=partial(benchmark_example, style=EVAL_MC),
         files=partial(_mlvu_files, tasks=MLVU_CHOICES),
         splits=("validation", "test"),
         licence="CC BY-NC-SA 4.0",
     ),
-    DatasetRow(
+    benchmark_row(
         name="mlvu_gen",
         title="MLVU, free answers",
         folder="MVLU",
         sources=(_MLVU_HUB,),
         style="demo",
         records=_mlvu_text_records,
-        example=partial(benchmark_example, style="demo"),
         files=partial(_mlvu_files, tasks=MLVU_TEXTS),
         splits=("validation",),
         licence="CC BY-NC-SA 4.0",
     ),
-    DatasetRow(
+    benchmark_row(
         name="lvbench",
         title="LVBench",
         folder="LVBench",
@@ -166,20 +164,18 @@ ROWS = (
         ),
         style=EVAL_MC,
         records=_lvbench_records,
-        example=partial(benchmark_example, style=EVAL_MC),
         files=_lvbench_files,
         splits=("test",),
         licence="CC BY-NC-SA 4.0",
         counts={"test": 1549},  # in its paper
     ),
-    DatasetRow(
+    benchmark_row(
         name="video_eval_pro_mc",
         title="VideoEvalPro",
         folder="VideoEvalPro",
         sources=(Hub("TIGER-Lab/VideoEval-Pro", unpack=("videos/videos_part_*.tar.gz",)),),
         style=EVAL_MC,
         records=_video_eval_pro_records,
-        example=partial(benchmark_example, style=EVAL_MC),
         files=_video_eval_pro_files,
         splits=("test",),
         counts={"test": 1289},  # on its card

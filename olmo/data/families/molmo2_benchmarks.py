@@ -1,14 +1,13 @@
 """Molmo2's own benchmarks: captions judged by statements, counting in videos, and pointing in videos."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from olmo.data.annotations import Entry
 from olmo.data.dataset import Example
-from olmo.data.families.asking import benchmark_example, parquet_rows
+from olmo.data.families.asking import benchmark_example, benchmark_row, parquet_rows
 from olmo.data.records import DatasetRow, Record
 from olmo.data.sources import ByHand, Hub
 from olmo.exceptions import OLMoDataError
@@ -163,7 +162,7 @@ _VIDEOS_BY_HAND = ByHand(
 )
 
 ROWS = (
-    DatasetRow(
+    benchmark_row(
         name="molmo2_captions_eval",
         title="Molmo2-CapEval",
         folder="Molmo2-CapEval",
@@ -174,18 +173,16 @@ ROWS = (
         ),
         style=CAPTION_STYLE,
         records=_caption_records,
-        example=partial(benchmark_example, style=CAPTION_STYLE),
         files=_files,
         splits=("test",),
     ),
-    DatasetRow(
+    benchmark_row(
         name="molmo2_video_count_eval",
         title="Molmo2-VideoCountEval",
         folder="Molmo2-VideoCountEval",
         sources=(Hub("allenai/Molmo2-VideoCountEval"), _VIDEOS_BY_HAND),
         style="video_count",
         records=_count_records,
-        example=partial(benchmark_example, style="video_count"),
         files=_files,
         splits=("val",),
         counts={"val": 533},  # in the paper on Molmo2

@@ -128,7 +128,7 @@ def _subtitles_of(entry: Entry, path: Path) -> list[list]:
         else:
             start, end, text = _time(line, "start") - origin, _time(line, "end") - origin, line.need("line", str)
         if end > 0 and start < duration:
-            lines.append([round(start, 3), round(end, 3), text])
+            lines.append([round(max(start, 0.0), 3), round(min(end, duration), 3), text])
     return lines
 
 

@@ -53,6 +53,15 @@ def test_wrong_letters(text):
         number_of_letter(entry(answer=text), "answer", 2)
 
 
+def test_counts_as_options():
+    assert option_texts(entry(options=["3", 4]), "options") == ["3", "4"]
+    assert number_of_text(entry(answer=4), "answer", ["3", "4"]) == 1
+    with pytest.raises(OLMoDataError, match=rf"^{WHERE}: 'options\[1\]' should be text, but is true"):
+        option_texts(entry(options=["3", True]), "options")
+    with pytest.raises(OLMoDataError, match=f"^{WHERE}: the key 'answer' is missing; there is q"):
+        number_of_text(entry(q=""), "answer", ["3", "4"])
+
+
 def test_numbers_and_texts():
     assert number_of(entry(answer="1"), "answer", 2) == number_of_text(entry(answer="dog"), "answer", ["cat", "dog"]) == 1
     with pytest.raises(OLMoDataError, match=f"^{WHERE}: 'answer' is option 2, but there are 2, counted from 0"):

@@ -17,6 +17,7 @@ def mvbench(files, task="action_antonym", **changes):
     entry |= {"answer": "Lifting up."}
     for name in MVBENCH_FOLDERS:
         files.json(f"json/{name}.json", [entry | changes if name == task else entry])
+    files.touch("video/data0613/star/Charades_v1_480/166583.webm")
 
 
 def test_mvbench(miniature):
@@ -51,12 +52,20 @@ def test_mvbench_times_are_a_clip(miniature):
     assert (found["metadata"]["clip_start_time"], found["metadata"]["clip_end_time"]) == (1, 9.5)
 
 
+def test_mvbench_videos_that_were_published_later(miniature):
+    mvbench(miniature("MVBench"))
+    number = sorted(MVBENCH_FOLDERS).index("action_sequence")
+    found = example("mvbench", "validation", number)
+    assert found["video"] == "video/data0613/star/Charades_v1_480/166583.webm"
+    assert found["metadata"]["prefix"] == "star/Charades_v1_480"
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"answer": "Flying."}, "json/action_antonym.json, entry 0: 'answer' is none of the options: 'Flying.'"),
         ({"candidates": None}, "json/action_antonym.json, entry 0: the key 'candidates' is missing; there is video, question"),
-        ({"candidates": ["Nothing.", 2]}, r"entry 0: 'candidates\[1\]' should be text, but is 2"),
+        ({"candidates": ["Nothing.", [2]]}, r"entry 0: 'candidates\[1\]' should be text, but is \[2\]"),
         ({"start": 5.0}, "json/action_antonym.json, entry 0: the key 'end' is missing"),
         ({"start": 5.0, "end": 5.0}, "entry 0: 'start' and 'end' should be seconds in that order, but are 5 and 5"),
     ],
@@ -181,6 +190,7 @@ def test_motionbench(miniature):
         ),
         ({"qa": ["why"]}, r"meta.jsonl, line 1: 'qa\[1\]' should be a mapping, but is \"why\""),
         ({"qa": [{"uid": "u3", "question": "q"}]}, r"meta.jsonl, line 1, qa\[1\]: the key 'answer' is missing"),
+        ({"qa": [{"question": "q", "answer": "A"}]}, r"meta.jsonl, line 1, qa\[1\]: the key 'uid' is missing; there is question, answer"),
         ({"video_type": 7}, "meta.jsonl, line 1: 'video_type' should be text, but is 7"),
     ],
 )

@@ -180,7 +180,7 @@ def test_long_video_bench_with_subtitles(miniature):
     long_video_bench(miniature("LongVideoBench"))
     name = "long_video_bench_w_subtitle"
     found = example(name, "validation")
-    assert found["style"] == S2 and found["answer"] == "B" and found["subtitle"] == {(-0.5, 2.25): "hello"}
+    assert found["style"] == S2 and found["answer"] == "B" and found["subtitle"] == {(0.0, 2.25): "hello"}
     assert example(name, "validation", 1)["subtitle"] == {(1.0, 3.5): "world", (5.0, 20.0): "end"}
     assert asked(name, "validation") == LVB and asked("long_video_bench_w_subtitle_test", "test") == LVB
     assert shown(example(name, "validation", 1)["subtitle"], [4.0]) == "subtitle\n1.0 - 3.5 world\n5.0 - 20.0 end\n"
