@@ -26,7 +26,7 @@ _LABELLED = re.compile(r"\s*\(?([A-Z])[).:]\s*(.*)", re.DOTALL)
 
 def lettered(options: Sequence[str]) -> list[str]:
     """One line per option: "A. ...", "B. ..."."""
-    return [f"{letter}. {option}" for letter, option in zip(option_letters(len(options)), options, strict=True)]
+    return [f"{letter(number)}. {option}" for number, option in enumerate(options)]
 
 
 def asked(question: str, lines: Sequence[str], instruction: str) -> str:
@@ -69,7 +69,8 @@ def number_of_letter(entry: Entry, key: str, count: int) -> int:
 
 def number_of_text(entry: Entry, key: str, options: Sequence[str]) -> int:
     """A right option given by its text; OLMoDataError if none reads so."""
-    text = Entry({**entry, key: _as_text(entry.get(key))}, entry.where).need(key, str)
+    value = _as_text(entry.get(key))
+    text = value if isinstance(value, str) else entry.need(key, str)
     if text not in options:
         raise OLMoDataError(f"{entry.where}: '{key}' is none of the options: '{text[:60]}'")
     return options.index(text)

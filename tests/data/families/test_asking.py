@@ -58,7 +58,7 @@ def test_counts_as_options():
     assert number_of_text(entry(answer=4), "answer", ["3", "4"]) == 1
     with pytest.raises(OLMoDataError, match=rf"^{WHERE}: 'options\[1\]' should be text, but is true"):
         option_texts(entry(options=["3", True]), "options")
-    with pytest.raises(OLMoDataError, match=f"^{WHERE}: the key 'answer' is missing; there is q"):
+    with pytest.raises(OLMoDataError, match=f"^{WHERE}: the key 'answer' is missing; there is q$"):
         number_of_text(entry(q=""), "answer", ["3", "4"])
 
 
