@@ -29,7 +29,7 @@ def lettered(options: Sequence[str]) -> list[str]:
     return [f"{letter(number)}. {option}" for number, option in enumerate(options)]
 
 
-def asked(question: str, lines: Sequence[str], instruction: str) -> str:
+def worded(question: str, lines: Sequence[str], instruction: str) -> str:
     """The question, a line per option, and how to answer."""
     return "\n".join([question, *lines, instruction])
 

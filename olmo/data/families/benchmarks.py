@@ -9,7 +9,6 @@ from olmo.data.annotations import Entry, read_json, read_json_list, read_jsonl, 
 from olmo.data.families.asking import (
     LETTER_DIRECTLY,
     ONLY_THE_LETTER,
-    asked,
     benchmark_row,
     letter,
     lettered,
@@ -19,6 +18,7 @@ from olmo.data.families.asking import (
     option_texts,
     parquet_rows,
     split_options,
+    worded,
 )
 from olmo.data.records import EVAL_MC, MC, OE, Record
 from olmo.data.sources import ByHand, Hub, Url
@@ -65,7 +65,7 @@ def _mvbench_records(folder: Path, split: str) -> Iterator[Record]:
             later = f"{MVBENCH_LATER}/{video}"
             record = {
                 "video": later if (folder / later).is_file() else f"video/{video}",
-                "question": asked(entry.need("question", str), lettered(options), ONLY_THE_LETTER),
+                "question": worded(entry.need("question", str), lettered(options), ONLY_THE_LETTER),
                 "answer": letter(number_of_text(entry, "answer", options)) + ".",
                 "metadata": {"example_id": f"{task}_{number}", "task_type": task, "prefix": prefix, "video_path": video},
             }
@@ -162,7 +162,7 @@ def _ego_schema_records(folder: Path, split: str) -> Iterator[Record]:
         question_id, video = str(entry["question_idx"]), entry.need("video_idx", str)
         record = {
             "video": f"videos/{video}.mp4",
-            "question": asked(entry.need("question", str), options, LETTER_DIRECTLY),
+            "question": worded(entry.need("question", str), options, LETTER_DIRECTLY),
             "metadata": {"example_id": question_id, "question_id": question_id, "video_id": video, "options": options},
         }
         if split == "validation":

@@ -8,16 +8,8 @@ import numpy as np
 
 from olmo.data.annotations import Entry, one_file, read_csv, read_json, read_json_list, read_jsonl, read_parquet
 from olmo.data.dataset import Example
-from olmo.data.families.questions import (
-    LETTERS,
-    asked,
-    choice,
-    grouped,
-    in_context,
-    lettered,
-    numbered_options,
-    one_of,
-)
+from olmo.data.families.asking import LETTER_DIRECTLY, letter, lettered, worded
+from olmo.data.families.questions import asked, choice, grouped, in_context, numbered_options, one_of
 from olmo.data.records import EVAL_MC, MC, OE, DatasetRow, Record, multiple_choice
 from olmo.data.sources import ByHand, Hub, Url
 from olmo.exceptions import OLMoDataError
@@ -239,9 +231,9 @@ def _trained_or_evaluated(record: Record, rng: np.random.Generator) -> Example:
     if "questions" in record:
         return in_context(record, [asked(q) for q in record["questions"]])
     question = record["question"]
-    example = {"video": record["video"], "question": lettered(question["question"], question["options"])}
+    example = {"video": record["video"], "question": worded(question["question"], lettered(question["options"]), LETTER_DIRECTLY)}
     if question["answer"] is not None:
-        example["answer"] = LETTERS[question["answer"]]
+        example["answer"] = letter(question["answer"])
     return example | {"style": EVAL_MC, "metadata": dict(record["metadata"])}
 
 

@@ -8,7 +8,6 @@ from olmo.data.annotations import Entry, read_json_list, read_jsonl, unique
 from olmo.data.families.asking import (
     LETTER_DIRECTLY,
     ONLY_THE_LETTER,
-    asked,
     benchmark_row,
     letter,
     lettered,
@@ -17,6 +16,7 @@ from olmo.data.families.asking import (
     option_texts,
     parquet_rows,
     split_options,
+    worded,
 )
 from olmo.data.records import EVAL_MC, Record
 from olmo.data.sources import ByHand, Hub
@@ -60,7 +60,7 @@ def _mlvu_choice_records(folder: Path, split: str) -> Iterator[Record]:
     for entry, place, question_id in _mlvu_entries(folder, split, MLVU_CHOICES):
         options = option_texts(entry, "candidates")
         yield _mlvu_record(entry, place, question_id) | {
-            "question": asked(entry.need("question", str), lettered(options), LETTER_DIRECTLY),
+            "question": worded(entry.need("question", str), lettered(options), LETTER_DIRECTLY),
             "answer": letter(number_of_text(entry, "answer", options)),
         }
 
@@ -90,7 +90,7 @@ def _lvbench_records(folder: Path, split: str) -> Iterator[Record]:
             answer = letter(number_of_letter(entry, "answer", len(options))) + "."
             yield {
                 "video": f"{key}.mp4",
-                "question": asked(question, lettered(options), ONLY_THE_LETTER),
+                "question": worded(question, lettered(options), ONLY_THE_LETTER),
                 "answer": answer,
                 "metadata": {
                     "example_id": f"{key}_{entry['uid']}",
@@ -117,7 +117,7 @@ def _video_eval_pro_records(folder: Path, split: str) -> Iterator[Record]:
         options = option_texts(entry, "options")
         yield {
             "video": f"videos/videos_filtered/{entry.need('video', str)}",
-            "question": asked(entry.need("question", str), options, ONLY_THE_LETTER),
+            "question": worded(entry.need("question", str), options, ONLY_THE_LETTER),
             "answer": letter(number_of_letter(entry, "answer", len(options))),
             "metadata": {
                 "example_id": str(number),

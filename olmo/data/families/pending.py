@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from olmo.data.records import EVAL_MC as S1
 from olmo.data.records import MC, OE
 
 

@@ -15,9 +15,6 @@ from olmo.exceptions import OLMoDataError
 
 T = TypeVar("T")
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
-
 
 def choice(entry: Entry, question: str, options: Sequence[str], answer: int | None) -> dict[str, Any]:
     """A question with options, of which number `answer` (from 0) is right; None where the answer is not published."""
@@ -72,8 +69,3 @@ def short_answers(record: Record, rng: np.random.Generator) -> Example:
 def one_of(texts: Sequence[str], rng: np.random.Generator) -> str:
     """One of them, each as likely as the others."""
     return texts[int(rng.integers(len(texts)))]
-
-
-def lettered(question: str, options: Sequence[str], request: str = LETTER_REQUEST) -> str:
-    """The text of a benchmark's question: options behind letters, then how to answer."""
-    return "\n".join([question, *(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)), request])

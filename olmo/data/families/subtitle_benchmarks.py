@@ -7,7 +7,6 @@ from pathlib import Path
 from olmo.data.annotations import Entry, read_json, read_json_list, unique
 from olmo.data.families.asking import (
     LETTER_DIRECTLY,
-    asked,
     benchmark_example,
     letter,
     lettered,
@@ -15,6 +14,7 @@ from olmo.data.families.asking import (
     number_of_letter,
     option_texts,
     parquet_rows,
+    worded,
 )
 from olmo.data.records import EVAL_MC, EVAL_MC_SUBTITLE, DatasetRow, Record
 from olmo.data.sources import Hub
@@ -59,7 +59,7 @@ def _video_mme_records(folder: Path, split: str, subtitles: bool, durations: tup
         options, video = option_texts(entry, "options"), entry.need("videoID", str)
         record = {
             "video": f"data/{video}.mp4",
-            "question": asked(f"{VIDEO_MME_LEAD}\n{entry.need('question', str)}", options, VIDEO_MME_REQUEST),
+            "question": worded(f"{VIDEO_MME_LEAD}\n{entry.need('question', str)}", options, VIDEO_MME_REQUEST),
             "answer": letter(number_of_letter(entry, "answer", len(options))),
             "metadata": {
                 "example_id": entry["question_id"],
@@ -99,7 +99,7 @@ def _long_video_bench_records(folder: Path, split: str, subtitles: bool) -> Iter
         options = option_texts(entry, "candidates")
         record = {
             "video": f"videos/{entry.need('video_path', str)}",
-            "question": asked(entry.need("question", str), lettered(options), LETTER_DIRECTLY),
+            "question": worded(entry.need("question", str), lettered(options), LETTER_DIRECTLY),
             "metadata": {
                 "example_id": entry["id"],
                 "question_id": entry["id"],

@@ -8,12 +8,12 @@ from olmo.preprocessing.formatter import DataFormatter, DataFormatterConfig
 from olmo.preprocessing.prompts import load_templates
 from tests.data.families.fixtures import SEED, example, open_split
 
-RELEASED = {
-    "prompt_templates": "uber_model_v2",
-    "message_format": "qwen3",
-    "system_prompt": "demo_or_style_v2",
-    "pointing_format": "html-v2",
-}
+FORMATTER = DataFormatter(
+    DataFormatterConfig(
+        prompt_templates="uber_model_v2", message_format="qwen3", system_prompt="demo_or_style_v2", pointing_format="html-v2"
+    )
+)
+"""With the settings of the released models."""
 
 
 def asked(name: str, split: str, index: int = 0, seed: int = SEED) -> str:
@@ -30,8 +30,7 @@ def told(name: str, split: str, index: int = 0) -> dict:
 
 
 def _formatted(name: str, split: str, index: int, seed: int) -> tuple[list[str], dict]:
-    formatter = DataFormatter(DataFormatterConfig(**RELEASED))
-    return formatter(example(name, split, index), np.random.default_rng(seed), is_training=False, for_inference=True)
+    return FORMATTER(example(name, split, index), np.random.default_rng(seed), is_training=False, for_inference=True)
 
 
 def wordings(family: str, **slots: str) -> set[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from olmo.data.annotations import Entry
 from olmo.data.catalogue import ROWS
-from olmo.data.families.asking import asked, lettered, number_of, number_of_letter, number_of_text, option_texts, split_options
+from olmo.data.families.asking import lettered, number_of, number_of_letter, number_of_text, option_texts, split_options, worded
 from olmo.data.records import DatasetRow
 from olmo.exceptions import OLMoDataError
 
@@ -18,7 +18,7 @@ def entry(**values):
 
 
 def test_what_is_asked():
-    assert asked("Why?", lettered(["a", "b"]), "Answer.") == "Why?\nA. a\nB. b\nAnswer."
+    assert worded("Why?", lettered(["a", "b"]), "Answer.") == "Why?\nA. a\nB. b\nAnswer."
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 import pytest
 
 from olmo.data.families.benchmarks import MVBENCH_FOLDERS, TOMATO_KINDS
+from olmo.data.load_video import VideoLoader
+from olmo.data.video_reader import VideoReaderConfig
+from olmo.preprocessing.frame_sampling import TimeSampler
 from tests.data.families.asking import asked, raises, told, wordings
 from tests.data.families.fixtures import example, open_split
+from tests.data.test_frame_folder import write_frames
 
 S1, MC, OE = "video_eval_multiple_choice", "video_multiple_choice", "video_short_answer"
 
@@ -44,12 +48,17 @@ def test_mvbench(miniature):
 
 
 def test_mvbench_times_are_a_clip(miniature):
-    """Frames of TVQA are a folder, which the reader of videos reads."""
-    mvbench(miniature("MVBench"), task="episodic_reasoning", video="castle_s01e02_seg02_clip_00", start=1, end="9.5", fps=3)
+    """Frames of TVQA are a folder, which the reader of videos reads: 9 to 15 of 3 per second for 3 to 5 s."""
+    files = miniature("MVBench")
+    mvbench(files, task="episodic_reasoning", video="castle_s01e02_seg02_clip_00", start=3, end="5.0", fps=3)
     number = sorted(MVBENCH_FOLDERS).index("episodic_reasoning")
     found = example("mvbench", "validation", number)
     assert found["video"] == "video/tvqa/frames_fps3_hq/castle_s01e02_seg02_clip_00"
-    assert (found["metadata"]["clip_start_time"], found["metadata"]["clip_end_time"]) == (1, 9.5)
+    clip = (found["metadata"]["clip_start_time"], found["metadata"]["clip_end_time"])
+    assert clip == (3, 5)
+    write_frames(files.folder / found["video"], range(1, 31))
+    loader, sampler = VideoLoader(VideoReaderConfig(backend="pyav")), TimeSampler(8, "uniform_last_frame", max_fps=[1.0])
+    assert loader(str(files.folder / found["video"]), sampler, clip=clip).timestamps.tolist() == [0, 1, 2]
 
 
 def test_mvbench_videos_that_were_published_later(miniature):
