@@ -140,10 +140,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def unique(entries: Iterable[Entry], key: str) -> Iterator[Entry]:
-    """The same entries; OLMoDataError where two have the same `key`."""
+    """The same entries; OLMoDataError where two have the same `key` (a text or a whole number) or one has none."""
     seen: dict[Any, str] = {}
     for entry in entries:
-        value = entry.need(key, str) if isinstance(entry.get(key), str) else entry.get(key)
+        value = entry.get(key)
+        if not isinstance(value, (str, int)):
+            value = entry.need(key, str)
         if value in seen:
             raise OLMoDataError(f"{entry.where}: the {key} {value!r} stands already at {seen[value]}")
         seen[value] = entry.where

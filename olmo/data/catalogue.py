@@ -14,8 +14,10 @@ from olmo.data.families import (
     benchmarks,
     clips_qa,
     general_qa,
+    grounding,
     long_benchmarks,
     molmo2_sets,
+    motion_qa,
     pending,
     reasoning_qa,
     segments,
@@ -27,7 +29,19 @@ from olmo.data.paths import video_root
 from olmo.data.records import OE, DatasetRow
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 
-FAMILIES = (clips_qa, television_qa, general_qa, reasoning_qa, actions, segments, molmo2_sets, benchmarks, long_benchmarks)
+FAMILIES = (
+    clips_qa,
+    television_qa,
+    general_qa,
+    reasoning_qa,
+    motion_qa,
+    actions,
+    segments,
+    grounding,
+    molmo2_sets,
+    benchmarks,
+    long_benchmarks,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,10 @@ ROWS: dict[str, Row] = {row.name: row for row in (*_GENERATED, *_READ, *(r for r
 ALIASES: dict[str, str] = {
     "vixmo_syn_video_capqa_v2": "molmo2_syn_captions_qa",
     "vixmo_syn_video_capqa_with_sub_v2": "molmo2_syn_captions_subtitle_qa",
+    "vixmo_human_qa": "molmo2_human_qa",
+    "vixmo3_top_level_captions": "molmo2_captions",
+    "vixmo3_top_level_captions_min_3": "molmo2_captions",
+    "molmo2_cap": "molmo2_captions",
     "motionbench_caption": "motionbench_train",
     "temp_compass_internal": "temp_compass",
     "long_video_bench": "long_video_bench_no_subtitle",
@@ -86,7 +104,7 @@ _LATER_PREFIXES = {
     ),
     "text": "tulu4 molmo2_hardcodes",
     "further video": (
-        "molmo2_human_qa vixmo_human_qa molmo2_cap vixmo3_top_level_captions vixmo_caps_eval ego_schema mlvu_gen temporal_bench dream1k "
+        "molmo2_captions_eval vixmo_caps_eval ego_schema mlvu_gen temporal_bench dream1k "
         "vsi_bench mme_videoocr ego4d_ star_mc countix_mc nextqa_mc_ tvqa cinepile news_video_qa charades_sta coin youcook2_ "
         "activitynet_ epic_kitchens moments_in_time kinetics perception_test_ video_mme_"
     ),
@@ -128,7 +146,7 @@ def get_dataset(name: str, split: str | None = None, *, moving_shapes: MovingSha
     if isinstance(row, GeneratedRow):
         return row.open(split, moving_shapes or MovingShapesConfig())
     if isinstance(row, DatasetRow):
-        return open_indexed(row, split)
+        return open_indexed(row, split, name.partition(":")[0])
     folder = video_root() / row.folder
     if not folder.is_dir():
         raise OLMoDataError(f"{name}: not found in {folder}; download from {row.source} (MOLMO_DATA_DIR says where data lies)")

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from olmo.data.catalogue import ALIASES, ROWS, check_name, get_dataset, is_known
+from olmo.data.families.pending import PendingRow
 from olmo.data.mixtures import MIXTURES, KwargsMixture, WeightedDataset, build_mixture, mixture_by_name
 from olmo.data.moving_shapes import MovingShapesConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
@@ -77,10 +78,11 @@ def test_rows_are_sound():
         assert alias not in ROWS and row in ROWS and (not split or split in ROWS[row].splits)
 
 
-def test_present_data_without_a_reader_says_so(no_data):
-    (no_data / "video_datasets" / "STAR").mkdir(parents=True)
-    with pytest.raises(OLMoDataError, match="star: its folder .* is there, but this version has no reader"):
-        get_dataset("star", "train")
+def test_present_data_without_a_reader_says_so(no_data, monkeypatch):
+    monkeypatch.setitem(ROWS, "kites", PendingRow("kites", "Kites", "Kites", "the sky", "video_short_answer"))
+    (no_data / "video_datasets" / "Kites").mkdir(parents=True)
+    with pytest.raises(OLMoDataError, match="kites: its folder .* is there, but this version has no reader"):
+        get_dataset("kites", "train")
 
 
 @pytest.mark.parametrize(
