@@ -5,7 +5,9 @@ a user can open the file there.
 """
 
 import csv
+import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ class Entry(dict):
             number = float(value) if not isinstance(value, bool) else None
         except (TypeError, ValueError):
             number = None
-        if number is None or (kind is int and number != int(number)):
+        if number is None or not math.isfinite(number) or (kind is int and not number.is_integer()):
             raise self._wrong(key, value, kind)
         return kind(number)
 
@@ -89,7 +91,7 @@ def read_json_list(path: Path) -> list[Entry]:
 
 def read_jsonl(path: Path) -> Iterator[Entry]:
     """A file with a JSON mapping on every line that is not blank."""
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -104,7 +106,7 @@ def read_jsonl(path: Path) -> Iterator[Entry]:
 
 def read_csv(path: Path, delimiter: str = ",", columns: list[str] | None = None) -> Iterator[Entry]:
     """A table of text; `columns` names them where the file has no header."""
-    reader = csv.DictReader(_text(path).splitlines(keepends=True), fieldnames=columns, delimiter=delimiter, restkey="")
+    reader = csv.DictReader(io.StringIO(_text(path)), fieldnames=columns, delimiter=delimiter, restkey="")
     for row in reader:
         where = f"{path}, line {reader.line_num}"
         if "" in row and row[""]:
@@ -136,7 +138,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> Iterator[Entry
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank."""
-    return [line for line in _text(path).splitlines() if line.strip()]
+    return [line for line in _lines(path) if line.strip()]
 
 
 def unique(entries: Iterable[Entry], key: str) -> Iterator[Entry]:
@@ -155,6 +157,11 @@ def unique(entries: Iterable[Entry], key: str) -> Iterator[Entry]:
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise OLMoDataError(f"{path} is missing")
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as files have them: other separators that Unicode knows stand inside of sentences."""
+    return _text(path).split("\n")
 
 
 def _text(path: Path) -> str:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from olmo.data.annotations import Entry, read_csv, read_json, read_json_list, read_jsonl, read_parquet, unique
+from olmo.data.annotations import Entry, read_csv, read_json, read_json_list, read_jsonl, read_lines, read_parquet, unique
 from olmo.exceptions import OLMoDataError
 
 ROWS = [{"id": "a", "n": 1, "options": ["x", "y"]}, {"id": "b", "n": 2, "options": []}]
@@ -30,6 +30,8 @@ def test_every_format_gives_the_same_entries(tmp_path):
         ({"q": "two"}, "q", int, "'q' should be a whole number, but is \"two\""),
         ({"q": "1.5"}, "q", int, "'q' should be a whole number"),
         ({"q": True}, "q", float, "'q' should be a number, but is true"),
+        ({"q": float("nan")}, "q", float, "'q' should be a number, but is NaN"),
+        ({"q": "inf"}, "q", int, "'q' should be a whole number, but is \"inf\""),
         ({"q": {"a": 1}}, "q", list, "'q' should be a list, but is"),
         ({"q": [1]}, "q", dict, "'q' should be a mapping, but is"),
     ],
@@ -69,7 +71,20 @@ def test_broken_files(tmp_path, read, content, sentence):
         list(read(tmp_path / "g"))
 
 
+def test_only_line_feeds_end_a_line(tmp_path):
+    """Seen to fail with `splitlines`, which also cuts sentences at U+2028, U+0085 and others."""
+    said = "one\u2028two\x85three"
+    (tmp_path / "f.jsonl").write_bytes(f'{{"a": "{said}"}}\r\n{{"a": "b"}}'.encode())
+    assert [(e["a"], e.where[-1]) for e in read_jsonl(tmp_path / "f.jsonl")] == [(said, "1"), ("b", "2")]
+    (tmp_path / "f.csv").write_text(f'a,b\n{said},1\n"x\ny",2\n', encoding="utf-8")
+    assert [(e["a"], e["b"]) for e in read_csv(tmp_path / "f.csv")] == [(said, "1"), ("x\ny", "2")]
+    (tmp_path / "f.txt").write_text(f"{said}\n\nnext", encoding="utf-8")
+    assert read_lines(tmp_path / "f.txt") == [said, "next"]
+
+
 def test_duplicate_ids():
     entries = [Entry({"id": "a"}, "f, line 1"), Entry({"id": "a"}, "f, line 2")]
     with pytest.raises(OLMoDataError, match="f, line 2: the id 'a' stands already at f, line 1"):
         list(unique(entries, "id"))
+    with pytest.raises(OLMoDataError, match="f, line 3: the key 'id' is missing; there is name"):
+        list(unique([Entry({"name": "a"}, "f, line 3")], "id"))

@@ -147,9 +147,9 @@ def test_star(miniature):
 
 
 def test_star_has_at_most_ten_branches(miniature):
-    """12 branches become 6 and 6, not 10 and 2."""
-    miniature("STAR").json("STAR_train.json", [star_entry(n) for n in range(6)])
-    assert [len(example("star", index=i)["message_list"]) for i in range(len(open_split("star")))] == [6, 6]
+    """22 branches become 8, 7 and 7, not 10, 10 and 2."""
+    miniature("STAR").json("STAR_train.json", [star_entry(n) for n in range(11)])
+    assert [len(example("star", index=i)["message_list"]) for i in range(len(open_split("star")))] == [8, 7, 7]
 
 
 def test_star_leaves_out_empty_spans_and_says_so(miniature, caplog):
