@@ -119,7 +119,8 @@ def with_videos(
     """The records whose video is below `folder / below`, completed by its path, whatever its format.
 
     Sets whose videos come from the web lose some over the years: what is not there is left out and counted in the log. `records`
-    come as (name of the video, record); `name_of` tells the name from a path.
+    come as (name of the video, record); `name_of` tells the name from a path. A row names its folders among its `files` (such as
+    `videos/**/`), so that the index is made anew when videos come or go. OLMoDataError if no video is there.
     """
     files = sorted(p for p in (folder / below).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     paths: dict[str, str] = {}

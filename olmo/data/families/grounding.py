@@ -8,7 +8,7 @@ import numpy as np
 
 from olmo.data.annotations import Entry, read_json, read_jsonl, unique
 from olmo.data.dataset import Example
-from olmo.data.families.common import LeftOut, fixed_example, mappings, unanswered
+from olmo.data.families.common import LeftOut, fixed_example, mappings, unanswered, with_videos
 from olmo.data.records import OE, DatasetRow, Record, open_ended
 from olmo.data.sources import ByHand, Url
 from olmo.exceptions import OLMoDataError
@@ -107,6 +107,10 @@ QV_BEST_SCORE = 4
 
 
 def _qv_records(folder: Path, split: str) -> Iterator[Record]:
+    return with_videos(_qv_queries(folder, split), folder, "")
+
+
+def _qv_queries(folder: Path, split: str) -> Iterator[tuple[str, Record]]:
     """Queries with more than five windows are left out, as published."""
     for entry in unique(read_jsonl(folder / QV_FILES[split]), "qid"):
         windows = [_qv_window(w, i, entry) for i, w in enumerate(entry.need("relevant_windows", list))]
@@ -115,15 +119,12 @@ def _qv_records(folder: Path, split: str) -> Iterator[Record]:
         if len(windows) > QV_MOST_WINDOWS:
             continue
         scores = entry.need("saliency_scores", list)
-        yield {
-            "video": f"videos/{entry.need('vid', str)}.mp4",
-            "query": entry.need("query", str),
-            "metadata": {
-                "example_id": entry["qid"],
-                "relevant_windows": windows,
-                "scaled_avg_scores": [_qv_score(s, i, entry) for i, s in enumerate(scores)],
-            },
+        metadata = {
+            "example_id": entry["qid"],
+            "relevant_windows": windows,
+            "scaled_avg_scores": [_qv_score(s, i, entry) for i, s in enumerate(scores)],
         }
+        yield entry.need("vid", str), {"query": entry.need("query", str), "metadata": metadata}
 
 
 def _qv_window(window: Any, number: int, entry: Entry) -> list[float]:
@@ -178,7 +179,7 @@ ROWS = (
         style=OE,
         records=_qv_records,
         example=_qv_example,
-        files=lambda split: [QV_FILES[split]],
+        files=lambda split: [QV_FILES[split], "**/"],
         splits=("train", "validation"),
     ),
 )

@@ -16,8 +16,8 @@ from olmo.exceptions import OLMoDataError
 Message = dict[str, Any]
 
 
-def _json_file(split: str) -> list[str]:
-    return [f"{split}.json"]
+VIDEOS = "videos"
+"""Where the last three keep theirs, in folders or not."""
 
 
 # -- CLEVRER: one entry per video. Questions have a text as answer, or choices of which any number may be right
@@ -90,8 +90,8 @@ def _star_messages(entry: Entry, answers: bool) -> tuple[Message, Message]:
 
 def _intent_qa_records(folder: Path, split: str) -> Iterator[Record]:
     pairs = ((entry.need("video_id", str), _intent_qa_messages(entry)) for entry in read_csv(folder / f"{split}.csv"))
-    for video, messages in gathered(pairs).items():
-        yield {"video": f"videos/{video}.mp4", "messages": [m for pair in messages for m in pair]}
+    asked = ((video, {"messages": [m for pair in messages for m in pair]}) for video, messages in gathered(pairs).items())
+    return with_videos(asked, folder, VIDEOS)
 
 
 def _intent_qa_messages(entry: Entry) -> tuple[Message, Message]:
@@ -109,7 +109,7 @@ def _sportsqa_records(folder: Path, split: str) -> Iterator[Record]:
         (entry.need("video", str), open_ended(entry.need("question", str), entry.need("answer", str)))
         for entry in read_json_list(folder / f"meta-data/{split}.json")
     )
-    return with_videos(((video, {"messages": messages}) for video, messages in gathered(pairs).items()), folder, "videos")
+    return with_videos(((video, {"messages": messages}) for video, messages in gathered(pairs).items()), folder, VIDEOS)
 
 
 # -- RoadTextVQA: questions with several accepted answers
@@ -120,8 +120,7 @@ def _road_text_records(folder: Path, split: str) -> Iterator[Record]:
     if not isinstance(content, Entry):
         raise OLMoDataError(f"{folder / f'{split}.json'} should be a mapping with the list 'data'")
     pairs = ((entry.need("videoId", str), _road_text_question(entry, split)) for entry in unique(mappings(content, "data"), "questionId"))
-    for video, questions in gathered(pairs).items():
-        yield {"video": f"videos/{video}.mp4", "questions": questions}
+    return with_videos(((video, {"questions": questions}) for video, questions in gathered(pairs).items()), folder, VIDEOS)
 
 
 def _road_text_question(entry: Entry, split: str) -> dict:
@@ -155,7 +154,7 @@ ROWS = (
         style=f"{OE}+{MC}",
         records=_clevrer_records,
         example=fixed_example,
-        files=_json_file,
+        files=lambda split: [f"{split}.json"],
         splits=("train", "validation", "test"),
         # clevrer.csail.mit.edu: videos 0-9999 are for training, 10000-14999 for validation, 15000-19999 for the test
         counts={"train": 10000, "validation": 5000, "test": 5000},
@@ -177,12 +176,12 @@ ROWS = (
         folder="IntentQA",
         sources=(
             *(Url(f"{_INTENT_QA}/{split}.csv") for split in ("train", "val", "test")),
-            ByHand("the videos, linked from github.com/JoseponLee/IntentQA, each named by its video_id", into="videos"),
+            ByHand("the videos, linked from github.com/JoseponLee/IntentQA, each named by its video_id", into=VIDEOS),
         ),
         style=f"{OE}+{MC}",
         records=_intent_qa_records,
         example=fixed_example,
-        files=lambda split: [f"{split}.csv"],
+        files=lambda split: [f"{split}.csv", f"{VIDEOS}/**/"],
         splits=("train", "val", "test"),
     ),
     DatasetRow(
@@ -191,12 +190,12 @@ ROWS = (
         folder="SportsQA",
         sources=(
             ByHand("the folder meta-data of the Sports-QA release on figshare, found by way of github.com/HopLee6/Sports-QA"),
-            ByHand("its videos", into="videos"),
+            ByHand("its videos", into=VIDEOS),
         ),
         style=OE,
         records=_sportsqa_records,
         example=fixed_example,
-        files=lambda split: [f"meta-data/{split}.json", "videos/**/"],
+        files=lambda split: [f"meta-data/{split}.json", f"{VIDEOS}/**/"],
         splits=("train", "val", "test"),
     ),
     DatasetRow(
@@ -205,12 +204,12 @@ ROWS = (
         folder="RoadTextVQA",
         sources=(
             ByHand("train.json, val.json and test.json from cvit.iiit.ac.in/research/projects/cvit-projects/roadtextvqa"),
-            ByHand("its videos", into="videos"),
+            ByHand("its videos", into=VIDEOS),
         ),
         style=OE,
         records=_road_text_records,
         example=_road_text_example,
-        files=_json_file,
+        files=lambda split: [f"{split}.json", f"{VIDEOS}/**/"],
         splits=("train", "val", "test"),
     ),
 )

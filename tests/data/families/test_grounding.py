@@ -146,7 +146,9 @@ QUESTION = "Here is a query: A family is playing basketball. Where are all the s
 def test_qv_highlights(miniature, split):
     """One query is one example, unless it has more than five windows."""
     six = [(10 * i, 10 * i + 2) for i in range(6)]
-    miniature("QVHighlights").jsonl(QV_FILES[split], [qv(8737, ((0, 16), (82, 150))), qv(1, six), qv(2, six[:5])])
+    files = miniature("QVHighlights")
+    files.jsonl(QV_FILES[split], [qv(8737, ((0, 16), (82, 150))), qv(1, six), qv(2, six[:5])])
+    files.touch("videos/bP5KfdFJzC4_660.0_810.0.mp4")
     found = example("qv_highlights", split)
     assert found == {
         "video": "videos/bP5KfdFJzC4_660.0_810.0.mp4",
@@ -175,5 +177,7 @@ def test_qv_highlights(miniature, split):
     ],
 )
 def test_qv_highlights_with_something_wrong(miniature, changes, sentence):
-    miniature("QVHighlights").jsonl("highlight_train_release.jsonl", [qv(1), qv(2, **changes)])
+    files = miniature("QVHighlights")
+    files.jsonl("highlight_train_release.jsonl", [qv(1), qv(2, **changes)])
+    files.touch("videos/bP5KfdFJzC4_660.0_810.0.mp4")
     refused("qv_highlights", sentence)

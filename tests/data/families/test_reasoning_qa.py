@@ -184,10 +184,12 @@ def intent_rows(**changes):
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_intent_qa(miniature, split):
-    miniature("IntentQA").csv(f"{split}.csv", intent_rows())
+    files = miniature("IntentQA")
+    files.csv(f"{split}.csv", intent_rows())
+    files.touch("videos/1164/13884124143.mp4", "videos/2.mp4")
     options = [f"reason {i}" for i in range(5)]
     assert example("intent_qa", split) == {
-        "video": "videos/13884124143.mp4",
+        "video": "videos/1164/13884124143.mp4",
         "message_list": [
             {"question": "why did he jump", "answer": "reason 4", "style": OE},
             {"question": "why did he jump", "options": options, "answer_idx": 4, "style": MC},
@@ -207,13 +209,16 @@ def test_intent_qa(miniature, split):
     ],
 )
 def test_intent_qa_with_a_wrong_answer(miniature, changes, sentence):
-    miniature("IntentQA").csv("train.csv", intent_rows(**changes))
+    files = miniature("IntentQA")
+    files.csv("train.csv", intent_rows(**changes))
+    files.touch("videos/2.mp4")
     refused("intent_qa", sentence)
 
 
 def test_intent_qa_in_wrong_files(miniature):
     """A column is missing; a line is cut off; the text is Latin-1."""
     files = miniature("IntentQA")
+    files.touch("videos/2.mp4")
     files.csv("train.csv", [{k: v for k, v in row.items() if k != "a3"} for row in intent_rows()])
     refused("intent_qa", "train.csv, line 2: the key 'a3' is missing; there is video_id, frame_count")
     path = files.csv("train.csv", intent_rows())
@@ -272,6 +277,7 @@ def test_sportsqa_with_something_wrong(miniature):
 def road_text(files, split="train", **changes):
     entry = {"questionId": 1, "videoId": "123", "question": "What is the speed limit?", "answer": ["60", "60 km/h", "sixty"]} | changes
     rows = [entry, {"questionId": 2, "videoId": "124", "question": "Which street?", "answer": ["Elm"]}]
+    files.touch("videos/123.mp4", "videos/124.mp4")
     files.json(f"{split}.json", {"data": [{k: v for k, v in row.items() if v is not None} for row in rows]})
 
 
@@ -307,7 +313,9 @@ def test_road_text_vqa_with_something_wrong(miniature, changes, sentence):
 
 
 def test_road_text_vqa_that_is_a_list(miniature):
-    miniature("RoadTextVQA").json("train.json", [])
+    files = miniature("RoadTextVQA")
+    files.touch("videos/123.mp4")
+    files.json("train.json", [])
     refused("road_text_vqa", "train.json should be a mapping with the list 'data'")
 
 
