@@ -7,6 +7,7 @@ a user can open the file there.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -68,7 +69,7 @@ class Entry(dict):
             number = float(value) if not isinstance(value, bool) else None
         except (TypeError, ValueError):
             number = None
-        if number is None or (kind is int and not number.is_integer()):
+        if number is None or not math.isfinite(number) or (kind is int and not number.is_integer()):
             raise self._wrong(key, value, kind)
         return kind(number)
 
@@ -191,6 +192,11 @@ def one_file(folder: Path, pattern: str) -> Path:
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise OLMoDataError(f"{path} is missing")
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as files have them: other separators that Unicode knows stand inside of sentences."""
+    return _text(path).split("\n")
 
 
 def _text(path: Path) -> str:

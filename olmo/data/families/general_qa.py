@@ -1,6 +1,7 @@
 """Questions about everyday videos: Paxion, LLaVA-Video, PerceptionTest, NExT-QA."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,8 @@ def _llava_turns(entry: Entry) -> list[dict[str, str]]:
     return [{"question": q.removeprefix("<image>\n"), "answer": a} for q, a in zip(texts[::2], texts[1::2], strict=True)]
 
 
-def _llava_example(style: str):
-    def example(record: Record, rng: np.random.Generator) -> Example:
-        return in_context(record, [{**question, "style": style} for question in record["questions"]])
-
-    return example
+def _llava_example(record: Record, rng: np.random.Generator, style: str) -> Example:
+    return in_context(record, [{**question, "style": style} for question in record["questions"]])
 
 
 def _llava_row(name: str, title: str, style: str) -> DatasetRow:
@@ -116,7 +114,7 @@ def _llava_row(name: str, title: str, style: str) -> DatasetRow:
         sources=(Hub("lmms-lab/LLaVA-Video-178K", patterns=tuple(f"{f}/*" for f in folders), unpack=("*.tar.gz",)),),
         style=style,
         records=_llava_records(style),
-        example=_llava_example(style),
+        example=partial(_llava_example, style=style),
         files=lambda split: _llava_files(style),
         licence="for research and education",
     )

@@ -4,6 +4,7 @@ A record is checked when the index is built, where a mistake still has a place i
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,11 +55,11 @@ def in_context(record: Record, message_list: list[dict]) -> Example:
 
 def choices(style: str = MC) -> Callable[[Record, np.random.Generator], Example]:
     """The `example` of a data set whose records hold only questions made by `choice`."""
+    return partial(_choices_example, style=style)
 
-    def example(record: Record, rng: np.random.Generator) -> Example:
-        return in_context(record, [asked(q, style) for q in record["questions"]])
 
-    return example
+def _choices_example(record: Record, rng: np.random.Generator, style: str) -> Example:
+    return in_context(record, [asked(q, style) for q in record["questions"]])
 
 
 def short_answers(record: Record, rng: np.random.Generator) -> Example:
