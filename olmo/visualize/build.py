@@ -96,13 +96,8 @@ def view_example(cfg: TrainConfig, loader: TrainLoader, number: int, qa: VideoQA
 
 def picture_strip(cfg: TrainConfig, seen: SeenExample) -> dict[str, Any]:
     """What `strip.html.j2` draws: frames with their times, or the crops of images by their number."""
-    count = len(seen.frames)
-    times = seen.times if seen.is_video else range(count)
-    strip = film_strip(seen.frames, times, seen.keep, seen.scores, video_cells(cfg.model), max_frames=MAX_THUMBNAILS)
-    if not seen.is_video:
-        for tile in (tile for row in strip["rows"] for tile in row):
-            tile["time"] = f"crop {float(tile['time'].split()[0]):.0f}"
-    return strip
+    times = seen.times if seen.is_video else [f"crop {i}" for i in range(len(seen.frames))]
+    return film_strip(seen.frames, times, seen.keep, seen.scores, video_cells(cfg.model), max_frames=MAX_THUMBNAILS)
 
 
 def _counts(seen: SeenExample, loader: TrainLoader) -> dict[str, str]:

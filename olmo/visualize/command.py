@@ -1,6 +1,7 @@
 """`scripts/dataset_visualize.py`: flags, the settings of the training that they describe, and the page."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,9 @@ Every other word sets a key of the training config: --data.packing.buffer_size=1
 def build_parser(prog: str | None = None) -> CommandParser:
     parser = CommandParser(prog, DESCRIPTION, EPILOG)
     parser.add_argument("name", help="mixture or data set, such as moving_shapes")
-    parser.add_argument("--config", help="config name, YAML file or checkpoint folder, as for training (those that --checkpoint was saved with)")
+    parser.add_argument(
+        "--config", help="config name, YAML file or checkpoint folder, as for training (the settings saved in --checkpoint)"
+    )
     parser.add_argument("--checkpoint", help="checkpoint folder: also draw which cells its model keeps")
     parser.add_argument("--examples", type=int, default=6, help="examples to show (6)")
     parser.add_argument("--packing_map", type=int, default=64, metavar="N", help="rows that N examples fill; 0 leaves the map out (64)")
@@ -46,6 +49,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise OLMoCliError("--examples and --packing_map must not be negative")
     if args.examples == args.packing_map == 0:
         raise OLMoCliError("--examples=0 and --packing_map=0 leave nothing to show")
+    if args.seed is not None and args.seed < 0:
+        raise OLMoCliError(f"--seed={args.seed}: must not be negative")
     check_output(Path(args.output))
     return args, overrides
 
@@ -54,9 +59,9 @@ def check_output(path: Path) -> None:
     """Refuse a page that cannot be written, before any work is done."""
     if path.suffix.lower() != ".html":
         raise OLMoEnvironmentError(f"cannot write {path}: the name must end in .html")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OLMoEnvironmentError(f"cannot write {path}: it is a folder")
-    if not path.resolve().parent.is_dir():
+    if not os.path.isdir(path.resolve().parent):
         raise OLMoEnvironmentError(f"cannot write {path}: there is no folder {path.resolve().parent}")
 
 

@@ -104,9 +104,7 @@ def _packed_row(row: RowLayout, metadata: list[dict], start: int, loader: TrainL
     return PackedRow(found)
 
 
-def _packed_example(
-    example: ExampleLayout, segments: list[VisualSegment], about: dict, number: int, loader: TrainLoader
-) -> PackedExample:
+def _packed_example(example: ExampleLayout, segments: list[VisualSegment], about: dict, number: int, loader: TrainLoader) -> PackedExample:
     preprocessor = loader.source.preprocessor
     dropped = dropped_cells(segments, preprocessor.topk, preprocessor.prune_from_frame)
     return PackedExample(

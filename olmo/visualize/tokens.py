@@ -11,7 +11,6 @@ from olmo.batch import SHARED_PREFIX, MultimodalType
 from olmo.preprocessing.example import ProcessedExample
 from olmo.tokenizer import IMAGE_TOKENS, Tokenizer
 
-
 MARKUP = re.compile(r"((?:\s*<\|\w+\|>(?:(?:system|user|assistant)\s)?)+\s*)")
 """Tokens of a chat format with the names of who speaks: read by the model, but no words."""
 
