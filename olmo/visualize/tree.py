@@ -14,8 +14,8 @@ NONE, EARLIER, ALL = "none", "earlier", "all"
 
 ROW, BAR = 26, 15
 """Pixels of one branch, and of its bar."""
-BRANCHES, LENGTH = 236, 190
-"""Where branches begin, and how long the longest is drawn."""
+BRANCHES, ALONE, LENGTH = 236, 2, 190
+"""Where branches begin, where one without a shared part does, and how long the longest is drawn."""
 MATRIX = 170
 """Largest side of the table of who sees whom."""
 
@@ -72,7 +72,7 @@ class Tree:
     def bars(self, branch: Branch) -> list[tuple[Stretch, float, float]]:
         """(stretch, x, width): branches are drawn to one scale."""
         longest = max(sum(s.tokens for s in b.stretches) for b in self.branches)
-        drawn, x = [], float(BRANCHES)
+        drawn, x = [], float(BRANCHES if self.shared else ALONE)
         for stretch in branch.stretches:
             width = LENGTH * stretch.tokens / longest
             drawn.append((stretch, x, width))
