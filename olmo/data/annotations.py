@@ -7,6 +7,7 @@ a user can open the file there.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -55,12 +56,20 @@ class Entry(dict):
                 raise self._wrong(f"{key}[{i}]", value, str)
         return values
 
+    def entries(self, key: str) -> list["Entry"]:
+        """A list of mappings."""
+        values = self.need(key, list)
+        for i, value in enumerate(values):
+            if not isinstance(value, Entry):
+                raise self._wrong(f"{key}[{i}]", value, dict)
+        return values
+
     def _number(self, key: str, value: Any, kind: type) -> int | float:
         try:
             number = float(value) if not isinstance(value, bool) else None
         except (TypeError, ValueError):
             number = None
-        if number is None or (kind is int and not number.is_integer()):
+        if number is None or not math.isfinite(number) or (kind is int and not number.is_integer()):
             raise self._wrong(key, value, kind)
         return kind(number)
 
@@ -166,7 +175,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def unique(entries: Iterable[Entry], key: str) -> Iterator[Entry]:
-    """The same entries; OLMoDataError where two have the same `key`."""
+    """The same entries; OLMoDataError where two have the same `key` (a text or a whole number) or one has none."""
     seen: dict[Any, str] = {}
     for entry in entries:
         value = entry[key] if isinstance(entry.get(key), (str, int)) else entry.need(key, str)
@@ -188,6 +197,11 @@ def one_file(folder: Path, pattern: str) -> Path:
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise OLMoDataError(f"{path} is missing")
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as files have them: other separators that Unicode knows stand inside of sentences."""
+    return _text(path).split("\n")
 
 
 def _text(path: Path) -> str:

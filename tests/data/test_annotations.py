@@ -43,6 +43,8 @@ def test_every_format_gives_the_same_entries(tmp_path):
         ({"q": float("nan")}, "q", int, "'q' should be a whole number, but is NaN"),
         ({str(i): i for i in range(30)}, "q", str, "is missing; there is 0, 1, .*, 19, ...$"),
         ({"q": True}, "q", float, "'q' should be a number, but is true"),
+        ({"q": float("nan")}, "q", float, "'q' should be a number, but is NaN"),
+        ({"q": "inf"}, "q", int, "'q' should be a whole number, but is \"inf\""),
         ({"q": {"a": 1}}, "q", list, "'q' should be a list, but is"),
         ({"q": [1]}, "q", dict, "'q' should be a mapping, but is"),
     ],
@@ -84,10 +86,23 @@ def test_broken_files(tmp_path, read, content, sentence):
         list(read(tmp_path / "g"))
 
 
+def test_only_line_feeds_end_a_line(tmp_path):
+    """Seen to fail with `splitlines`, which also cuts sentences at U+2028, U+0085 and others."""
+    said = "one\u2028two\x85three"
+    (tmp_path / "f.jsonl").write_bytes(f'{{"a": "{said}"}}\r\n{{"a": "b"}}'.encode())
+    assert [(e["a"], e.where[-1]) for e in read_jsonl(tmp_path / "f.jsonl")] == [(said, "1"), ("b", "2")]
+    (tmp_path / "f.csv").write_text(f'a,b\n{said},1\n"x\ny",2\n', encoding="utf-8")
+    assert [(e["a"], e["b"]) for e in read_csv(tmp_path / "f.csv")] == [(said, "1"), ("x\ny", "2")]
+    (tmp_path / "f.txt").write_text(f"{said}\n\nnext", encoding="utf-8")
+    assert read_lines(tmp_path / "f.txt") == [said, "next"]
+
+
 def test_duplicate_ids():
     entries = [Entry({"id": "a"}, "f, line 1"), Entry({"id": "a"}, "f, line 2")]
     with pytest.raises(OLMoDataError, match="f, line 2: the id 'a' stands already at f, line 1"):
         list(unique(entries, "id"))
+    with pytest.raises(OLMoDataError, match="f, line 3: the key 'id' is missing; there is name"):
+        list(unique([Entry({"name": "a"}, "f, line 3")], "id"))
 
 
 @pytest.mark.parametrize("value", [None, ["a"], 1.5])

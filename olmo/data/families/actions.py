@@ -1,6 +1,7 @@
 """Names of actions in short clips: Moments in Time, Kinetics, EPIC-KITCHENS."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,9 @@ PERSON_QUESTIONS = (
 )
 
 
-def _named(style: str, questions: tuple[str, ...]) -> Callable[[Record, np.random.Generator], Example]:
-    """The `example` of a data set whose records have one `label`: a question drawn anew every time."""
-
-    def example(record: Record, rng: np.random.Generator) -> Example:
-        return in_context(record, [open_ended(one_of(questions, rng), record["label"], style)])
-
-    return example
+def _named(record: Record, rng: np.random.Generator, style: str, questions: tuple[str, ...]) -> Example:
+    """A question drawn anew every time, and the label as its answer."""
+    return in_context(record, [open_ended(one_of(questions, rng), record["label"], style)])
 
 
 # -- Moments in Time: tables of file, label and votes
@@ -123,7 +120,7 @@ ROWS = (
         sources=(ByHand("Moments_in_Time_Raw.zip, after the form on moments.csail.mit.edu"),),
         style="moments_in_time_label",
         records=_moments_records,
-        example=_named("moments_in_time_label", ACTION_QUESTIONS),
+        example=partial(_named, style="moments_in_time_label", questions=ACTION_QUESTIONS),
         files=_moments_files,
         splits=tuple(MOMENTS_FOLDERS),
         licence="for research, after an agreement with the authors",
@@ -141,7 +138,7 @@ ROWS = (
         ),
         style="kinetics_label",
         records=_kinetics_records,
-        example=_named("kinetics_label", PERSON_QUESTIONS),
+        example=partial(_named, style="kinetics_label", questions=PERSON_QUESTIONS),
         files=_kinetics_files,
         splits=("train", "val"),
         licence="annotations CC BY 4.0, videos as on YouTube",
@@ -159,7 +156,7 @@ ROWS = (
         ),
         style="epic_kitchens_label",
         records=_epic_records,
-        example=_named("epic_kitchens_label", ACTION_QUESTIONS),
+        example=partial(_named, style="epic_kitchens_label", questions=ACTION_QUESTIONS),
         files=_epic_files,
         splits=("train", "validation"),
         licence="CC BY-NC 4.0",

@@ -1,6 +1,7 @@
 """Questions about everyday videos: Paxion, LLaVA-Video, PerceptionTest, NExT-QA."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,8 @@ import numpy as np
 
 from olmo.data.annotations import Entry, one_file, read_csv, read_json, read_json_list, read_jsonl, read_parquet
 from olmo.data.dataset import Example
-from olmo.data.families.questions import (
-    LETTERS,
-    asked,
-    choice,
-    grouped,
-    in_context,
-    lettered,
-    numbered_options,
-    one_of,
-)
+from olmo.data.families.asking import LETTER_DIRECTLY, letter, lettered, worded
+from olmo.data.families.questions import asked, choice, grouped, in_context, numbered_options, one_of
 from olmo.data.records import EVAL_MC, MC, OE, DatasetRow, Record, multiple_choice
 from olmo.data.sources import ByHand, Hub, Url
 from olmo.exceptions import OLMoDataError
@@ -108,11 +101,8 @@ def _llava_turns(entry: Entry) -> list[dict[str, str]]:
     return [{"question": q.removeprefix("<image>\n"), "answer": a} for q, a in zip(texts[::2], texts[1::2], strict=True)]
 
 
-def _llava_example(style: str):
-    def example(record: Record, rng: np.random.Generator) -> Example:
-        return in_context(record, [{**question, "style": style} for question in record["questions"]])
-
-    return example
+def _llava_example(record: Record, rng: np.random.Generator, style: str) -> Example:
+    return in_context(record, [{**question, "style": style} for question in record["questions"]])
 
 
 def _llava_row(name: str, title: str, style: str) -> DatasetRow:
@@ -124,7 +114,7 @@ def _llava_row(name: str, title: str, style: str) -> DatasetRow:
         sources=(Hub("lmms-lab/LLaVA-Video-178K", patterns=tuple(f"{f}/*" for f in folders), unpack=("*.tar.gz",)),),
         style=style,
         records=_llava_records(style),
-        example=_llava_example(style),
+        example=partial(_llava_example, style=style),
         files=lambda split: _llava_files(style),
         licence="for research and education",
     )
@@ -239,9 +229,9 @@ def _trained_or_evaluated(record: Record, rng: np.random.Generator) -> Example:
     if "questions" in record:
         return in_context(record, [asked(q) for q in record["questions"]])
     question = record["question"]
-    example = {"video": record["video"], "question": lettered(question["question"], question["options"])}
+    example = {"video": record["video"], "question": worded(question["question"], lettered(question["options"]), LETTER_DIRECTLY)}
     if question["answer"] is not None:
-        example["answer"] = LETTERS[question["answer"]]
+        example["answer"] = letter(question["answer"])
     return example | {"style": EVAL_MC, "metadata": dict(record["metadata"])}
 
 

@@ -4,6 +4,7 @@ A record is checked when the index is built, where a mistake still has a place i
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,9 +15,6 @@ from olmo.data.records import MC, Record, open_ended, with_clip
 from olmo.exceptions import OLMoDataError
 
 T = TypeVar("T")
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
 
 
 def choice(entry: Entry, question: str, options: Sequence[str], answer: int | None) -> dict[str, Any]:
@@ -57,11 +55,11 @@ def in_context(record: Record, message_list: list[dict]) -> Example:
 
 def choices(style: str = MC) -> Callable[[Record, np.random.Generator], Example]:
     """The `example` of a data set whose records hold only questions made by `choice`."""
+    return partial(_choices_example, style=style)
 
-    def example(record: Record, rng: np.random.Generator) -> Example:
-        return in_context(record, [asked(q, style) for q in record["questions"]])
 
-    return example
+def _choices_example(record: Record, rng: np.random.Generator, style: str) -> Example:
+    return in_context(record, [asked(q, style) for q in record["questions"]])
 
 
 def short_answers(record: Record, rng: np.random.Generator) -> Example:
@@ -72,8 +70,3 @@ def short_answers(record: Record, rng: np.random.Generator) -> Example:
 def one_of(texts: Sequence[str], rng: np.random.Generator) -> str:
     """One of them, each as likely as the others."""
     return texts[int(rng.integers(len(texts)))]
-
-
-def lettered(question: str, options: Sequence[str], request: str = LETTER_REQUEST) -> str:
-    """The text of a benchmark's question: options behind letters, then how to answer."""
-    return "\n".join([question, *(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)), request])

@@ -2,13 +2,15 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from olmo.data.records import Record
 from olmo.exceptions import OLMoDataError
 
 log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".webm", ".avi"))
 
 
 class Listing:
@@ -49,3 +51,30 @@ def with_video(listing: Listing, records: Iterator[Record]) -> Iterator[Record]:
     if missing:
         found_of = (listing.folder, missing, found + missing, example)
         log.warning("%s: %d of %d videos are not there (the first: %s); they stay out until the index is deleted", *found_of)
+
+
+def with_videos(
+    records: Iterable[tuple[str, Record]], folder: Path, below: str, name_of: Callable[[Path], str] = lambda path: path.stem
+) -> Iterator[Record]:
+    """The records whose video is below `folder / below`, completed by its path, whatever its format.
+
+    Sets whose videos come from the web lose some over the years: what is not there is left out and counted in the log. `records`
+    come as (name of the video, record); `name_of` tells the name from a path. A row names its folders among its `files` (such as
+    `videos/**/`), so that the index is made anew when videos come or go. OLMoDataError if no video is there.
+    """
+    files = sorted(p for p in (folder / below).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    paths: dict[str, str] = {}
+    for file in files:
+        paths.setdefault(name_of(file), file.relative_to(folder).as_posix())
+    missing: dict[str, None] = {}
+    found = False
+    for name, record in records:
+        if name in paths:
+            found = True
+            yield {"video": paths[name], **record}
+        else:
+            missing[name] = None
+    if missing and not found:
+        raise OLMoDataError(f"none of the {len(missing)} annotated videos is in {folder / below}; the first would be {next(iter(missing))}")
+    if missing:
+        log.warning("left out: %d videos that are not in %s, such as %s", len(missing), folder / below, next(iter(missing)))

@@ -5,24 +5,18 @@ import pytest
 
 from olmo.data.load_video import VideoLoader
 from olmo.data.video_reader import VideoReaderConfig
-from olmo.preprocessing.formatter import DataFormatter, DataFormatterConfig
 from olmo.preprocessing.images import PixelConfig
 from olmo.preprocessing.message_tree import MessageTreeBuilder, TextPreprocessorConfig
 from olmo.preprocessing.multimodal import ExamplePreprocessor
 from olmo.preprocessing.video import VideoPreprocessor, VideoPreprocessorConfig
 from olmo.tokenizer import TokenizerConfig, build_tokenizer
+from tests.data.families.asking import FORMATTER
 from tests.data.families.fixtures import SEED, example, open_split
 from tests.data.families.test_actions import EPIC, kinetics
 from tests.data.families.test_clips_qa import HOW2QA
 from tests.data.families.test_general_qa import LLAVA_MC, NEXTQA, llava
 from tests.data.families.test_television_qa import NEWS, TVQA, tvqa
 from tests.data.test_frame_folder import write_frames
-
-FORMATTER = DataFormatter(
-    DataFormatterConfig(
-        prompt_templates="uber_model_v2", message_format="qwen3", system_prompt="demo_or_style_v2", pointing_format="html-v2"
-    )
-)
 
 
 def turn(text):
