@@ -1,0 +1,115 @@
+"""What of a data set is there: annotation files, examples against the publisher's numbers, videos; and what to do about the rest."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from olmo.data.catalogue import Row
+from olmo.data.download.fetch import by_hand_text
+from olmo.data.index import IndexedDataset, open_indexed
+from olmo.data.paths import video_root
+from olmo.data.records import DatasetRow
+from olmo.data.sources import ByHand
+from olmo.exceptions import OLMoError
+
+
+@dataclass
+class SplitState:
+    """One split of a data set as it lies on disk."""
+
+    split: str
+    problem: str | None = None
+    """Why it cannot be opened."""
+    examples: int | None = None
+    expected: int | None = None
+    """Examples that the publisher states, where one does."""
+    videos: int | None = None
+    """Different videos that its examples are about."""
+    missing: int = 0
+    """How many of them are not there."""
+    first_missing: str | None = None
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong, as sentences."""
+        if self.problem is not None:
+            return [self.problem]
+        found = []
+        if self.expected is not None and self.examples != self.expected:
+            found.append(f"{self.examples} examples, but the publisher states {self.expected}")
+        if self.missing:
+            found.append(f"{self.missing} of {self.videos} videos are missing, first {self.first_missing}")
+        return found
+
+
+@dataclass
+class SetState:
+    """A data set as it lies on disk."""
+
+    name: str
+    status: str
+    """ready; partial (some of its splits or videos); missing; no reader (not in this version); generated (on first use)."""
+    splits: list[SplitState] = field(default_factory=list)
+    todo: list[str] = field(default_factory=list)
+    """What to do, one sentence each."""
+
+    @property
+    def complete(self) -> bool:
+        return self.status in ("ready", "generated")
+
+
+def state_of(row: Row, splits: Sequence[str] | None = None) -> SetState:
+    """Look at `splits` of a data set (None = all of them). Opening a split makes its index, which takes a while the first time."""
+    if not hasattr(row, "folder"):
+        return SetState(row.name, "generated")
+    if not isinstance(row, DatasetRow):
+        where = video_root() / row.folder
+        return SetState(row.name, "no reader", todo=[f"this version cannot read it yet; its files: {row.source}; its folder: {where}"])
+    states = [split_state(row, split) for split in (row.splits if splits is None else splits)]
+    good = [s for s in states if not s.problems()]
+    if len(good) == len(states):
+        return SetState(row.name, "ready", states)
+    opened = [s for s in states if s.problem is None and s.missing != s.videos]
+    return SetState(row.name, "partial" if opened else "missing", states, advice(row))
+
+
+def advice(row: Row) -> list[str]:
+    """How to get the files of a data set."""
+    if not isinstance(row, DatasetRow):
+        return [f"its files come from: {row.source}"]
+    folder = video_root() / row.folder
+    steps = [by_hand_text(s, folder) for s in row.sources if isinstance(s, ByHand)]
+    return [*steps, f"{'then run' if steps else 'run'}: python scripts/download_datasets.py {row.name}"]
+
+
+def split_state(row: DatasetRow, split: str) -> SplitState:
+    """Open a split and look for its videos."""
+    state = SplitState(split, expected=row.counts.get(split))
+    try:
+        dataset = open_indexed(row, split)
+    except OLMoError as err:
+        state.problem = str(err)
+        return state
+    state.examples = len(dataset)
+    state.videos, gone = missing_videos(dataset)
+    state.missing, state.first_missing = len(gone), gone[0] if gone else None
+    return state
+
+
+def missing_videos(dataset: IndexedDataset) -> tuple[int, list[str]]:
+    """(different videos, those of them that are not in the folder, in the order of the examples)."""
+    names = dict.fromkeys(dataset.index[i]["video"] for i in range(len(dataset)))
+    return len(names), _not_there(dataset.folder, names)
+
+
+def _not_there(folder: Path, names: Iterable[str]) -> list[str]:
+    """Every folder is listed once, because asking for each file takes long on network disks."""
+    listed: dict[str, set[str]] = {}
+    gone = []
+    for name in names:
+        parent, base = os.path.split(os.path.normpath(folder / name))
+        if parent not in listed:
+            listed[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
+        if base not in listed[parent]:
+            gone.append(name)
+    return gone
