@@ -6,7 +6,7 @@ looked up, and decoded only on request: lengths do not depend on what the pictur
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,7 +76,7 @@ class Diagnosis:
     name: str
     split: str
     status: str = "ok"
-    """ok; problems (it can be opened, but see there); missing (it cannot be opened); failed (its reader ended in an unforeseen error)."""
+    """ok; problems (it can be opened, but see there); missing (it cannot be opened); failed (an error that is not about the data)."""
     rate: float | None = None
     """Share of the mixture; null where sizes are unknown."""
     examples: int | None = None
@@ -102,35 +102,46 @@ class ProbingLoader(VideoLoader):
     """Opens videos and looks up frames, but delivers blank pictures instead of decoding."""
 
     @property
-    def reader(self) -> VideoReader:
-        return VideoReader(_Blank(), self.config.timeout)
+    def reader(self) -> "_Blank":
+        return _Blank(super().reader)
 
 
 class _Blank:
-    name = "blank"
+    """A reader of videos that decodes nothing."""
 
-    def frames(self, info: VideoInfo, indices: list[int], timeout: float) -> Iterator[np.ndarray]:
-        side = min(info.width, info.height)  # shape alone may matter to a resize that keeps proportions
-        picture = np.zeros((max(1, 16 * info.height // side), max(1, 16 * info.width // side), 3), np.uint8)
-        yield from (picture for _ in indices)
+    def __init__(self, reader: VideoReader) -> None:
+        self.probe = reader.probe
+
+    def frames_of(self, info: VideoInfo, indices: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+        side = min(info.width, info.height)  # small, in proportions that a resize may keep
+        frame = np.zeros((16 * info.height // side, 16 * info.width // side, 3), np.uint8)
+        return np.repeat((frame if transform is None else transform(frame))[None], len(indices), axis=0)
 
 
 Open = Callable[[str, str], Dataset]
 """(name, split) -> the data set."""
 
 
+def split_of(name: str, split: str) -> str:
+    """The split of a data set that is looked at: its own, or `split`, or its first where it has no such split."""
+    row = _row_of(name)
+    if row is None:
+        return split
+    return check_name(name)[1] or (split if split in row.splits else row.splits[0])
+
+
 def examine(name: str, split: str, open_set: Open, preprocessor: Preprocessor, limits: Limits, *, sample: int, seed: int) -> Diagnosis:
     """Look at one data set; whatever is wrong with it stands in the diagnosis, and nothing is raised."""
-    own_split = name.partition(":")[2]
     row = _row_of(name)
-    if own_split or (row is not None and split not in row.splits):
-        split = own_split or row.splits[0]
     found = Diagnosis(name, split)
     try:
         _examine(found, row, open_set, preprocessor, limits, sample, seed)
-    except OLMoError as err:
+    except OLMoDataError as err:
         found.status = "missing"
         found.problems.append(Problem(str(err), _how_to_get(row)))
+    except OLMoError as err:
+        found.status = "failed"
+        found.problems.append(Problem(str(err), "correct this first: it is about the machine or the config, not about the data"))
     except Exception as err:  # a reader that fails on unforeseen annotations must not hide the other data sets
         found.status = "failed"
         log.debug("%s", name, exc_info=True)
@@ -143,12 +154,12 @@ def examine(name: str, split: str, open_set: Open, preprocessor: Preprocessor, l
 def _row_of(name: str) -> Row | None:
     try:
         return check_name(name)[0] if is_known(name) else None
-    except OLMoDataError:
+    except OLMoError:  # a file of one's own, or a name whose set is not read yet
         return None
 
 
 def _how_to_get(row: Row | None) -> str:
-    return "check its path and its first lines" if row is None else "; ".join(advice(row))
+    return "correct the file where it is named, or its path" if row is None else "; ".join(advice(row))
 
 
 def _examine(found: Diagnosis, row: Row | None, open_set: Open, preprocessor: Preprocessor, limits: Limits, sample: int, seed: int) -> None:
@@ -229,7 +240,9 @@ def rates_of(groups: Sequence[KwargsMixture], sizes: Mapping[str, int | None]) -
         own: dict[str, float] = {}
         for entry in group.datasets:
             factor = entry.root_size_factor
-            size = sizes.get(entry.dataset_name) or (1 if factor is not None and (factor == 0 or factor >= 1) else None)
+            size = sizes.get(entry.dataset_name)
+            if size is None and factor is not None and (factor == 0 or factor >= 1):
+                size = 1  # it does not matter
             shares[entry.dataset_name] = None
             if size is not None:
                 own[entry.dataset_name] = entry.share(size)

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
 def examine_all(cfg: Any, sample: int, decode: bool) -> dict[str, Any]:
     """Examine all data sets of a `TrainConfig`: what `--json` prints about them."""
-    from olmo.data.doctor import ProbingLoader, examine, rates_of
+    from olmo.data.doctor import ProbingLoader, examine, rates_of, split_of
     from olmo.data.examples import Limits
     from olmo.data.mixtures import KwargsMixture, WeightedDataset, build_mixture
     from olmo.models.molmo2.preprocessor import build_collator, build_llm_tokenizer, build_preprocessor
@@ -73,10 +73,10 @@ def examine_all(cfg: Any, sample: int, decode: bool) -> dict[str, Any]:
     if not decode:
         loader = ProbingLoader(loader.config)
     # No seq_len: lengths are those of whole examples.
-    preprocessor = build_preprocessor(cfg.model, is_training=True, load_video=loader, tokenizer=tokenizer)
-    packing = cfg.data.packing
-    max_frames = None if packing is None else packing.max_frames or preprocessor.max_frames
-    limits = Limits(cfg.data.sequence_length, max_frames, build_collator(preprocessor).vision_ids)
+    trained = build_preprocessor(cfg.model, is_training=True, load_video=loader, tokenizer=tokenizer)
+    asked = build_preprocessor(cfg.model, for_inference=True, load_video=loader, tokenizer=tokenizer)
+    max_frames = None if cfg.data.packing is None else cfg.data.packing.max_frames or trained.max_frames
+    limits = Limits(cfg.data.sequence_length, max_frames, build_collator(trained).vision_ids)
 
     def open_set(name: str, split: str):
         """As training opens it, alone; an empty one too."""
@@ -88,9 +88,11 @@ def examine_all(cfg: Any, sample: int, decode: bool) -> dict[str, Any]:
     found = []
     for number, entry in enumerate(entries, start=1):
         log.info("%d of %d: %s", number, len(entries), entry.dataset_name)
-        name, split, seed = entry.dataset_name, cfg.data.split, cfg.data.seed
-        found.append(examine(name, split, open_set, preprocessor, limits, sample=sample, seed=seed))
-    rates = rates_of(groups, {d.name: d.examples or d.expected for d in found})
+        split = split_of(entry.dataset_name, cfg.data.split)
+        # Other splits are what is asked in an evaluation: no answers are needed there, and no rows are packed.
+        way = (trained, limits) if split == "train" else (asked, Limits())
+        found.append(examine(entry.dataset_name, split, open_set, *way, sample=sample, seed=cfg.data.seed))
+    rates = rates_of(groups, {d.name: d.expected if d.examples is None else d.examples for d in found})
     for diagnosis in found:
         diagnosis.rate = rates[diagnosis.name]
     return {
@@ -110,7 +112,7 @@ def show(report: Mapping[str, Any], console: Any) -> None:
         examples = "" if d["examples"] is None else f"{d['examples']}" + (f"/{d['expected']}" if d["expected"] is not None else "")
         lengths = [_lengths(d[key]) for key in ("frames", "tokens", "tokens_after_pruning")]
         read = f"{d['readable']}/{d['sampled']}" if d["sampled"] else ""
-        name = f"{d['name'].partition(':')[0]}:{d['split']}"
+        name = d["name"] if d["name"].endswith(f":{d['split']}") else f"{d['name']}:{d['split']}"
         rows.append([name, d["status"], _percent(d["rate"]), examples, videos, read, *lengths, _percent(d["over_sequence_length"])])
     print_table(console, header, rows)
     print("frames and tokens: median (95th percentile, longest)")

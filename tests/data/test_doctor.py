@@ -59,7 +59,7 @@ def only(data, *overrides, **options):
 
 
 def test_a_set_that_is_well(made_up, capsys):
-    """Blank pictures give the lengths that decoding gives. Seen to fail with frames that are not looked up in the file."""
+    """Blank pictures give the lengths that decoding gives, for videos shorter and longer than the frames that are taken."""
     folder = made_up("good", ["a.mp4", "b.mp4", "c.mp4"], counts={"train": 3})
     for name, frames in (("a", 10), ("b", 20), ("c", 70)):
         write_clip(folder / f"{name}.mp4", frames=frames)

@@ -86,16 +86,16 @@ def test_folders_are_joined_and_files_replaced(place):
     assert (place / "videos/a.mp4").read_bytes() == b"a" * 3000 and (place / "videos/mine.mp4").read_bytes() == b"mine"
 
 
-ESCAPES = ["../secret", "/tmp/olmo_escaped", "a/../../secret", "C:/secret", "videos/../../../secret"]
+ESCAPES = ["../secret", "{parent}/secret", "a/../../secret", "C:/secret", "videos/../../../secret"]
 
 
 @pytest.mark.parametrize(("kind", "name"), [*((kind, name) for kind in (zipped, tar) for name in ESCAPES), (zipped, "..\\secret")])
 def test_no_member_leaves_the_folder(place, name, kind):
     """Seen to fail without the check of names: `secret` is overwritten. Nothing of the archive stays, not even its good members."""
-    path = kind(place / "x.archive", ("good.txt", b"good"), (name, b"overwritten"))
-    with pytest.raises(OLMoDataError, match="x.archive is not unpacked: its member '.*secret|escaped' would lie outside the folder"):
+    path = kind(place / "x.archive", ("good.txt", b"good"), (name.format(parent=place.parent), b"overwritten"))
+    with pytest.raises(OLMoDataError, match="x.archive is not unpacked: its member '.*secret' would lie outside the folder"):
         run(path)
-    assert (place.parent / "secret").read_text() == "untouched" and not os.path.exists("/tmp/olmo_escaped")
+    assert (place.parent / "secret").read_text() == "untouched"
     assert list(tree(place)) == ["x.archive"]
 
 

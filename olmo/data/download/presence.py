@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from olmo.data.catalogue import Row
+from olmo.data.catalogue import GeneratedRow, Row
 from olmo.data.download.fetch import by_hand_text
 from olmo.data.index import IndexedDataset, open_indexed
 from olmo.data.paths import video_root
@@ -60,7 +60,7 @@ class SetState:
 
 def state_of(row: Row, splits: Sequence[str] | None = None) -> SetState:
     """Look at `splits` of a data set (None = all of them). Opening a split makes its index, which takes a while the first time."""
-    if not hasattr(row, "folder"):
+    if isinstance(row, GeneratedRow):
         return SetState(row.name, "generated")
     if not isinstance(row, DatasetRow):
         where = video_root() / row.folder
