@@ -125,7 +125,7 @@ def test_one_bad_set_never_stops_the_others(made_up, monkeypatch, capsys):
     assert found["bare"]["problems"][0]["what"] == "it has no examples"
     assert main(["mixed"]) == 1
     out = capsys.readouterr().out
-    assert "4 of 5 data sets have problems" in out and "shares are among the 2 of 5 data sets whose size is known" in out
+    assert "4 of 5 data sets have problems" in out and "shares are among the 3 of 5 data sets whose size is known" in out
 
 
 def test_json(made_up, monkeypatch, capsys):
