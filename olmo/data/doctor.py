@@ -28,19 +28,11 @@ log = logging.getLogger(__name__)
 
 AGAIN = "delete the file and fetch it again; if it stays like this, leave its annotations out"
 WHAT_TO_DO = {
-    "missing": "",  # where its files come from
-    "empty": AGAIN,
-    "corrupt": AGAIN,
-    "no_video": AGAIN,
-    "no_frames": AGAIN,
-    "truncated": AGAIN,
     "timeout": "raise data.decode_timeout, or encode the file anew with more key frames",
-    "crash": AGAIN,
     "invalid_clip": "compare the times of the annotation with the length of the video: the file may be another cut of it",
     BAD_EXAMPLE: "correct the annotation, or leave it out",
 }
-"""Cause of a failure (`olmo.data.failures`) -> the remedy."""
-
+"""Cause of a failure (`olmo.data.failures`) -> the remedy, where it is not `AGAIN`; a missing file is fetched from its source."""
 
 TOO_LONG_ADVICE = "raise data.sequence_length, or lower model.mm_preprocessor.video.max_frames; text beyond the end of a row is cut"
 
@@ -214,7 +206,7 @@ def _tell_failures(found: Diagnosis, failures: Sequence[OLMoDataError], how_to_g
     found.failures = {cause: len(errors) for cause, errors in by_cause.items()}
     for cause, errors in by_cause.items():
         what = f"{len(errors)} of {found.sampled} examples cannot be read, first: {errors[0]}"
-        found.problems.append(Problem(what, WHAT_TO_DO[cause] or how_to_get))
+        found.problems.append(Problem(what, how_to_get if cause == "missing" else WHAT_TO_DO.get(cause, AGAIN)))
 
 
 def _tell_lengths(found: Diagnosis, sizes: Sequence[_Size], limits: Limits) -> None:

@@ -186,8 +186,8 @@ def test_lengths():
     assert Lengths.of(range(1, 101)).p95 == 95
 
 
-def test_every_cause_has_a_remedy():
-    assert WHAT_TO_DO.keys() == CAUSES.keys() | {BAD_EXAMPLE}
+def test_remedies_are_for_causes_that_exist():
+    assert WHAT_TO_DO.keys() <= CAUSES.keys() | {BAD_EXAMPLE}
 
 
 def test_words_of_the_command():
