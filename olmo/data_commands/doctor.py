@@ -115,7 +115,7 @@ def show(report: Mapping[str, Any], console: Any) -> None:
         name = d["name"] if d["name"].endswith(f":{d['split']}") else f"{d['name']}:{d['split']}"
         rows.append([name, d["status"], _percent(d["rate"]), examples, videos, read, *lengths, _percent(d["over_sequence_length"])])
     print_table(console, header, rows)
-    print("frames and tokens: median (95th percentile, longest)")
+    print("frames and tokens: median/95th percentile/longest")
     datasets = report["datasets"]
     if unknown := len(report["unknown_sizes"]):
         print(f"shares are among the {len(datasets) - unknown} of {len(datasets)} data sets whose size is known")
@@ -131,4 +131,4 @@ def _percent(share: float | None) -> str:
 
 
 def _lengths(lengths: Mapping[str, int] | None) -> str:
-    return "" if lengths is None else f"{lengths['median']} ({lengths['p95']}, {lengths['max']})"
+    return "" if lengths is None else f"{lengths['median']}/{lengths['p95']}/{lengths['max']}"

@@ -9,6 +9,7 @@ WIDE = 200
 
 def print_table(console: Any, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:
     """Print rows of text under a header; the first `left` columns are words, the others numbers."""
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -16,4 +17,4 @@ def print_table(console: Any, header: Sequence[str], rows: Sequence[Sequence[str
         table.add_column(title, justify="left" if number < left else "right", overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
-    console.print(table, width=None if console.is_terminal else WIDE)
+    (console if console.is_terminal else Console(file=console.file, width=WIDE)).print(table)

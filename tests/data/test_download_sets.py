@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +92,25 @@ def test_what_is_missing_is_named(made_up, folder, capsys):
     out = capsys.readouterr().out
     assert "made_up: partial" in out
     assert "train: 2 examples, but the publisher states 3" in out and "1 of 2 videos are missing, first videos/1.mp4" in out
+
+
+def test_videos_that_came_after_the_index(made_up, folder):
+    """A reader may note the file as it finds it. Seen to fail with the index as it was made before the videos came."""
+
+    def as_found(folder, split):
+        kinds = {p.stem: p.name for p in (folder / "videos").glob("*.*")}
+        for record in records(folder, split):
+            name = record["video"].removeprefix("videos/").removesuffix(".mp4")
+            yield record | {"video": f"videos/{kinds.get(name, name)}"}
+
+    row = replace(made_up, records=as_found)
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text('{"video": "videos/a.mp4", "question": "?"}\n' * 3)
+    assert state_of(row).splits[0].first_missing == "videos/a"
+    (folder / "videos").mkdir()
+    (folder / "videos" / "a.webm").touch()
+    time.sleep(0.02)  # the clock of the file system is coarse
+    assert state_of(row).complete
 
 
 def test_one_source_that_fails_does_not_stop_the_others(made_up, folder, web, capsys):

@@ -1,6 +1,7 @@
 """What of a data set is there: annotation files, examples against the publisher's numbers, videos; and what to do about the rest."""
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,16 +84,23 @@ def advice(row: Row) -> list[str]:
 
 
 def split_state(row: DatasetRow, split: str) -> SplitState:
-    """Open a split and look for its videos."""
-    state = SplitState(split, expected=row.counts.get(split))
+    """Open a split and look for its videos.
+
+    Where some are missing, an older index is made anew: readers may look into the folder for how a video is called, and files may have
+    come since.
+    """
+    state, began = SplitState(split, expected=row.counts.get(split)), time.time()
     try:
         dataset = open_indexed(row, split)
-    except OLMoError as err:
+        state.videos, gone = missing_videos(dataset)
+        if gone and dataset.index.path.stat().st_mtime < began:
+            dataset.index.path.unlink()
+            dataset = open_indexed(row, split)
+            state.videos, gone = missing_videos(dataset)
+    except (OLMoError, OSError) as err:
         state.problem = str(err)
         return state
-    state.examples = len(dataset)
-    state.videos, gone = missing_videos(dataset)
-    state.missing, state.first_missing = len(gone), gone[0] if gone else None
+    state.examples, state.missing, state.first_missing = len(dataset), len(gone), gone[0] if gone else None
     return state
 
 
