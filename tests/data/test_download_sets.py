@@ -131,6 +131,16 @@ def test_archives_put_there_by_hand_are_unpacked(tmp_path, made_up, folder):
     assert fetch(made_up.sources, folder, patience=QUICK).unpacked == 2
 
 
+def test_archives_of_other_sources_are_left_alone(folder, web):
+    """Only those that nothing else brought are taken for fetched by hand. Seen to fail with all that lie there."""
+    folder.mkdir(parents=True)
+    web.files["/kept.zip"] = zipped(folder / "hand.zip", ("hand.txt", b"1"), ("2.txt", b"2")).read_bytes()
+    sources = (ByHand("something"), Url(f"{web.url}/kept.zip"))
+    assert fetch(sources, folder, patience=QUICK).unpacked == 2
+    assert fetch(sources, folder, patience=QUICK).unpacked == 0
+    assert sorted(p.name for p in folder.glob("*.*") if p.is_file()) == ["2.txt", "hand.txt", "hand.zip", "kept.zip"]
+
+
 def test_an_unpacked_archive_may_be_removed(made_up, folder, web):
     assert main(["made_up", "--remove_archives"]) == 0
     assert not (folder / "videos" / "v.zip").exists() and (folder / "videos" / "0.mp4").exists()

@@ -27,11 +27,8 @@ def _silent(title: str) -> AbstractContextManager[Tell]:
 class Fetched:
     """What came of the sources of a data set."""
 
-    files: list[Path] = field(default_factory=list)
     unpacked: int = 0
     """Files that came out of archives just now."""
-    by_hand: list[str] = field(default_factory=list)
-    """What a person must fetch, and where to put it."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -47,7 +44,12 @@ def fetch(
         with folder.alone():
             for source in sorted(sources, key=lambda s: isinstance(s, ByHand)):
                 try:
-                    _fetch_source(source, folder, result, show, remove_archives, patience or Patience())
+                    if isinstance(source, ByHand):
+                        archives = archives_by_hand(source, folder, sources)
+                    else:
+                        archives = _fetch_source(source, folder, show, patience or Patience())
+                    for archive in as_archives(archives):
+                        result.unpacked += _unpack(archive, folder, remove_archives)
                 except OLMoError as err:
                     result.failures.append(str(err))
                     log.error("%s", err)
@@ -56,23 +58,16 @@ def fetch(
     return result
 
 
-def _fetch_source(source: Source, folder: Folder, result: Fetched, show: Show, remove: bool, patience: Patience) -> None:
+def _fetch_source(source: Hub | Url, folder: Folder, show: Show, patience: Patience) -> list[Path]:
+    """Fetch what can be fetched; returns the archives that are to be unpacked."""
     if isinstance(source, Hub):
         with show(source.repo) as tell:
-            files = fetch_hub(source, folder, tell, patience)
-        archives = wanted_archives(source, files, folder)
-    elif isinstance(source, Url):
-        file = target_of(source, folder)
-        if not (source.unpack and folder.unpacked(file)):
-            with show(file.name) as tell:
-                download(source.url, file, source.sha256, tell=tell, patience=patience)
-        files, archives = [file], [file] if source.unpack else []
-    else:
-        result.by_hand.append(by_hand_text(source, folder.path))
-        files, archives = [], archives_by_hand(source, folder, result.files)
-    result.files += files
-    for archive in as_archives(archives):
-        result.unpacked += _unpack(archive, folder, remove)
+            return wanted_archives(source, fetch_hub(source, folder, tell, patience), folder)
+    file = target_of(source, folder)
+    if not (source.unpack and folder.unpacked(file)):
+        with show(file.name) as tell:
+            download(source.url, file, source.sha256, tell=tell, patience=patience)
+    return [file] if source.unpack else []
 
 
 def target_of(source: Url, folder: Folder) -> Path:
@@ -85,10 +80,12 @@ def by_hand_text(source: ByHand, folder: Path) -> str:
     return f"fetch by hand: {source.what}; put it, or the archives it comes in, into {folder / source.into}"
 
 
-def archives_by_hand(source: ByHand, folder: Folder, fetched: Sequence[Path]) -> list[Path]:
-    """Archives that a person has put where the source says; not those that another source fetched."""
+def archives_by_hand(source: ByHand, folder: Folder, sources: Sequence[Source]) -> list[Path]:
+    """Archives that a person has put where the source says; not those that belong to another of the `sources`."""
+    others = {target_of(s, folder) for s in sources if isinstance(s, Url)}
+    others |= {folder.path / s.into / name for s in sources if isinstance(s, Hub) for name in folder.noted(s).get("files", {})}
     there = (folder.path / source.into).glob("*")
-    return [f for f in there if whole_name(f.name) is not None and f.is_file() and f not in set(fetched)]
+    return [f for f in there if whole_name(f.name) is not None and f.is_file() and f not in others]
 
 
 def _unpack(archive: Archive, folder: Folder, remove: bool) -> int:
