@@ -4,12 +4,13 @@ import hashlib
 
 import pytest
 
-from olmo.data.download.http import Patience, download, name_of
+from olmo.data.download.http import Checksum, Patience, download, name_of
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
+from tests.data.web_server import git_name
 
 CONTENT = bytes(range(256)) * 4000
 QUICK = Patience(attempts=3, pause=0.0, timeout=5.0)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+SHA256 = Checksum("sha256", hashlib.sha256(CONTENT).hexdigest())
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def target(web, tmp_path):
     return tmp_path / "folder" / "a.bin"
 
 
-def fetch(web, target, sha256=None, **options):
-    download(f"{web.url}/set/a.bin", target, sha256, patience=QUICK, **options)
+def fetch(web, target, checksum=None, **options):
+    download(f"{web.url}/set/a.bin", target, checksum, patience=QUICK, **options)
 
 
 def leftovers(target):
@@ -87,11 +88,26 @@ def test_killed_before_the_rename(web, target):
     assert target.read_bytes() == CONTENT and web.ranges_of("/set/a.bin") == [f"bytes={len(CONTENT)}-"]
 
 
-def test_a_wrong_checksum(web, target):
+@pytest.mark.parametrize("right", [SHA256, Checksum("git", git_name(CONTENT))], ids=lambda c: c.kind)
+def test_a_wrong_checksum(web, target, right):
     """Named with both sums, and nothing is left that could be taken for the file. Seen to fail with the rename before the check."""
-    with pytest.raises(OLMoDataError, match=rf"a\.bin: the checksum of a\.bin is wrong: expected sha256 {'0' * 64}, found {SHA256}"):
-        fetch(web, target, "0" * 64)
+    wrong = Checksum(right.kind, "0" * len(right.value))
+    sums = f"expected {right.kind} {wrong.value}, found {right.value}"
+    with pytest.raises(OLMoDataError, match=rf"a\.bin: the checksum of a\.bin is wrong: {sums}; what was fetched is deleted"):
+        fetch(web, target, wrong)
     assert not target.exists() and leftovers(target) == []
+    fetch(web, target, right)
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_token_is_not_shown_to_where_the_server_points(web, target):
+    """Seen to fail with an ordinary header, which urllib sends on. What is resumed is asked for there, too."""
+    web.redirects["/set/a.bin"] = "/elsewhere/a.bin"
+    web.files["/elsewhere/a.bin"], web.drops = web.files.pop("/set/a.bin"), [1000]
+    fetch(web, target, token="secret")
+    assert target.read_bytes() == CONTENT
+    assert web.tokens == [("/set/a.bin", "Bearer secret"), ("/elsewhere/a.bin", None)] * 2
+    assert web.ranges_of("/elsewhere/a.bin") == [None, "bytes=1000-"]
 
 
 def test_a_file_in_place_with_a_wrong_checksum_is_fetched_again(web, target):

@@ -9,7 +9,7 @@ from olmo.data.download.http import Patience
 from olmo.data.sources import Hub
 from olmo.exceptions import OLMoDataError
 from tests.data.test_download_archives import zipped
-from tests.data.web_server import COMMIT
+from tests.data.web_server import COMMIT, git_name
 
 QUICK = Patience(attempts=3, pause=0.0, timeout=5.0)
 REPO = "someone/some-set"
@@ -25,7 +25,6 @@ def hub(web, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", web.url)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("HF_ACCESS_TOKEN", "hf_opens")
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     web.files = {"train.csv": b"a,b\n" * 100, "readme.md": b"# A set", "videos/1.zip": b""}
     archive = zipped(tmp_path / "1.zip", ("1.mp4", b"1" * 50_000), ("2.mp4", b"2"))
     web.files["videos/1.zip"] = archive.read_bytes()
@@ -68,7 +67,7 @@ def test_the_files_that_the_patterns_name(hub, folder):
     result = run(folder, show=lambda title: Show())
     assert result.failures == [] and result.unpacked == 2
     assert files_in(folder) == ["train.csv", "videos/1.mp4", "videos/1.zip", "videos/2.mp4"]
-    assert "Bearer hf_opens" in hub.tokens
+    assert {token for _, token in hub.tokens} == {"Bearer hf_opens"}
     size = 400 + len(hub.files["videos/1.zip"])
     assert told[0] == (0, size) and told[-1] == (size, size)
     hub.asked.clear()
@@ -97,21 +96,57 @@ def test_dropped_connections(hub, folder):
     assert (folder / "videos/1.mp4").read_bytes() == b"1" * 50_000 and (folder / "train.csv").read_bytes() == b"a,b\n" * 100
 
 
-def test_a_wrong_checksum(hub, folder):
-    """huggingface_hub compares sizes only. Seen to fail without our check: the archive would be unpacked."""
-    hub.lfs["videos/1.zip"] = "0" * 64
+def test_the_next_call_goes_on_within_a_file(hub, folder):
+    """Seen to fail with the library's own download, which keeps nothing of what an interrupted call has fetched."""
+    hub.drops = [40] + [0] * 20
+    assert run(folder, Hub(REPO, patterns=("*.csv",))).failures
+    hub.drops.clear()
+    hub.asked.clear()
+    assert run(folder, Hub(REPO, patterns=("*.csv",))).failures == []
+    assert [asked for _, path, asked in hub.asked if path.endswith("train.csv")] == ["bytes=40-"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("videos/1.zip", "sha256"), ("train.csv", "git")])
+def test_a_wrong_checksum(hub, folder, name, kind):
+    """What arrives is not what the hub lists; the other file arrives all the same."""
+    if kind == "sha256":
+        hub.lfs[name] = expected = "0" * 64
+        found = hashlib.sha256(hub.files[name]).hexdigest()
+    else:
+        hub.served[name] = b"A" + hub.files[name][1:]
+        expected, found = git_name(hub.files[name]), git_name(hub.served[name])
     (failure,) = run(folder).failures
-    found = hashlib.sha256(hub.files["videos/1.zip"]).hexdigest()
-    assert f"the checksum of videos/1.zip is wrong: expected sha256 {'0' * 64}, found {found}" in failure
-    assert "videos/1.zip" not in files_in(folder) and "videos/1.mp4" not in files_in(folder)
+    base = name.rpartition("/")[2]
+    assert f"the checksum of {base} is wrong: expected {kind} {expected}, found {found}" in failure
+    assert files_in(folder) == ["train.csv" if kind == "sha256" else "videos/1.zip"]
+
+
+def test_a_new_commit(hub, folder):
+    """Files that changed are fetched again, and no others."""
+    run(folder)
+    hub.files["train.csv"] = b"new"
+    hub.commit = COMMIT[::-1]
+    hub.asked.clear()
+    assert run(folder).failures == []
+    assert (folder / "train.csv").read_bytes() == b"new"
+    assert [path.rpartition("/")[2] for method, path, _ in hub.asked if "resolve" in path] == ["train.csv"]
+
+
+def test_files_that_the_hub_gives_only_to_its_library(hub, folder, monkeypatch):
+    monkeypatch.setattr("olmo.data.download.hub.LARGEST_BY_HTTP", 100)
+    assert run(folder).failures == [] and (folder / "videos/1.mp4").exists()
+    (folder / "train.csv").unlink()
+    hub.lfs["train.csv"] = "0" * 64
+    (failure,) = run(folder).failures
+    assert "the checksum of train.csv is wrong" in failure and "train.csv" not in files_in(folder)
 
 
 @pytest.mark.parametrize(
     ("statuses", "code", "sentence"),
     [
-        ([403], "", "some-set: the server says 403"),
+        ([418], "", "some-set: the hub says 418"),
         ([403], "GatedRepo", "some-set is gated: accept its conditions there, make a token, and set HF_TOKEN to it"),
-        ([401], "RepoNotFound", "some-set is not there, or only with a token in HF_TOKEN that may read it"),
+        ([401], "RepoNotFound", "some-set is not there, or only with a token in HF_TOKEN that may read it .the hub says 401."),
         ([503, 503, 503], "", "huggingface.co/datasets/someone/some-set: .*503.*, 3 times in a row"),
     ],
 )
@@ -120,6 +155,16 @@ def test_a_hub_that_refuses(hub, folder, statuses, code, sentence):
     (failure,) = run(folder).failures
     with pytest.raises(OLMoDataError, match=sentence):
         raise OLMoDataError(failure)
+
+
+def test_a_gated_set_lists_its_files(hub, folder):
+    """The listing is open, the files are not."""
+    hub.statuses, hub.error_code = [200] + [403] * 9, "GatedRepo"
+    (failure,) = run(folder).failures
+    assert failure.startswith(
+        "huggingface.co/datasets/someone/some-set is gated: accept its conditions there, make a token, and set HF_TOKEN"
+    )
+    assert failure.endswith("; and 1 more files")
 
 
 def test_a_pattern_without_a_file(hub, folder):

@@ -13,6 +13,11 @@ from typing import ClassVar
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def git_name(content: bytes) -> str:
+    """The checksum of small files on the hub."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 @dataclass
 class Web:
     """What the server has, how it misbehaves, and what it was asked."""
@@ -20,6 +25,9 @@ class Web:
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     """Path -> content."""
+    served: dict[str, bytes] = field(default_factory=dict)
+    """What is sent instead."""
+    commit: str = COMMIT
     drops: list[int] = field(default_factory=list)
     """The next answers with a body end after so many bytes of it, and the connection breaks."""
     statuses: list[int] = field(default_factory=list)
@@ -28,10 +36,13 @@ class Web:
     """What the hub calls the error when it refuses."""
     content_type: str = "application/octet-stream"
     ranges: bool = True
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Path -> where it has moved."""
     etag: str | None = '"one"'
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     """(method, path, Range) of every request."""
-    tokens: list[str | None] = field(default_factory=list)
+    tokens: list[tuple[str, str | None]] = field(default_factory=list)
+    """(path, Authorization) of every request."""
     lfs: dict[str, str] = field(default_factory=dict)
     """Of the hub: file -> the checksum that it states."""
 
@@ -55,30 +66,32 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         web, path = self.web, self.path.partition("?")[0]
         web.asked.append((self.command, path, self.headers.get("Range")))
-        web.tokens.append(self.headers.get("Authorization"))
+        web.tokens.append((path, self.headers.get("Authorization")))
         if web.statuses and (status := web.statuses.pop(0)) != 200:
             self._send(status, b"", {"Retry-After": "0", "X-Error-Code": web.error_code}, body)
             return
-        if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)", path):
+        if path in web.redirects:
+            self._send(302, b"", {"Location": web.redirects[path]}, body)
+        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)", path):
             self._listing(match[1], body)
-        elif match := re.fullmatch(rf"/datasets/[^/]+/[^/]+/resolve/{COMMIT}/(.*)", path):
-            self._file(match[1], body, {"X-Repo-Commit": COMMIT})
+        elif match := re.fullmatch(rf"/datasets/[^/]+/[^/]+/resolve/{web.commit}/(.*)", path):
+            self._file(match[1], body, {"X-Repo-Commit": web.commit})
         else:
             self._file(path, body, {})
 
     def _listing(self, repo: str, body: bool) -> None:
         siblings = []
         for name, content in self.web.files.items():
-            entry = {"rfilename": name, "size": len(content), "blobId": "0" * 40}
+            entry = {"rfilename": name, "size": len(content), "blobId": git_name(content)}
             if name in self.web.lfs:
                 entry["lfs"] = {"size": len(content), "sha256": self.web.lfs[name], "pointerSize": 130}
             siblings.append(entry)
-        answer = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "downloads": 0, "likes": 0, "tags": []}
+        answer = {"id": repo, "sha": self.web.commit, "siblings": siblings, "private": False, "downloads": 0, "likes": 0, "tags": []}
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"}, body)
 
     def _file(self, name: str, body: bool, headers: dict[str, str]) -> None:
         web = self.web
-        content = web.files.get(name)
+        content = web.served.get(name, web.files.get(name))
         if content is None:
             self._send(404, b"not here", {}, body)
             return

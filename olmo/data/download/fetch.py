@@ -8,7 +8,7 @@ from pathlib import Path
 
 from olmo.data.download.archives import Archive, as_archives, unpack, whole_name
 from olmo.data.download.folder import Folder
-from olmo.data.download.http import Patience, Tell, disk_error, download, name_of
+from olmo.data.download.http import Checksum, Patience, Tell, disk_error, download, name_of
 from olmo.data.download.hub import fetch_hub, wanted_archives
 from olmo.data.sources import ByHand, Hub, Source, Url
 from olmo.exceptions import OLMoDataError, OLMoError
@@ -66,7 +66,8 @@ def _fetch_source(source: Hub | Url, folder: Folder, show: Show, patience: Patie
     file = target_of(source, folder)
     if not (source.unpack and folder.unpacked(file)):
         with show(file.name) as tell:
-            download(source.url, file, source.sha256, tell=tell, patience=patience)
+            checksum = None if source.sha256 is None else Checksum("sha256", source.sha256)
+            download(source.url, file, checksum, tell=tell, patience=patience)
     return [file] if source.unpack else []
 
 

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, first_line
@@ -52,6 +53,41 @@ class Patience:
         time.sleep(min(LONGEST_PAUSE, max(self.pause * 2 ** (failures - 1), asked or 0)))
 
 
+@dataclass(frozen=True)
+class Checksum:
+    """What the content of a file must add up to."""
+
+    kind: Literal["sha256", "git"]
+    """git: the name that git gives the content (SHA-1 of its length and itself)."""
+    value: str
+    """Hexadecimal."""
+
+    def of(self, path: Path) -> str:
+        """That of a file."""
+        with open(path, "rb") as file:
+            if self.kind == "sha256":
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+            while block := file.read(CHUNK):
+                digest.update(block)
+            return digest.hexdigest()
+
+    def error(self, path: Path, name: str, source: str) -> OLMoDataError | None:
+        """What to say when a file that adds up to something else was deleted; None if it is right."""
+        if (found := self.of(path)) == self.value:
+            return None
+        sums = f"expected {self.kind} {self.value}, found {found}"
+        return OLMoDataError(f"{source}: the checksum of {name} is wrong: {sums}; what was fetched is deleted")
+
+
+class RefusedError(OLMoDataError):
+    """A server's answer that another attempt would not change."""
+
+    def __init__(self, url: str, status: int, reason: str, code: str) -> None:
+        super().__init__(f"{url}: the server says {status} {reason}")
+        self.status, self.code = status, code
+
+
 class _Dropped(Exception):
     """The connection broke, or the server is busy: worth another attempt."""
 
@@ -68,24 +104,33 @@ def name_of(url: str) -> str:
     return name
 
 
-def download(url: str, target: Path, sha256: str | None = None, *, tell: Tell = lambda done, total: None, patience: Patience | None = None):
-    """Bring `url` to `target`, unless it is there (and has the checksum, if one is known).
+def download(
+    url: str,
+    target: Path,
+    checksum: Checksum | None = None,
+    *,
+    token: str | None = None,
+    tell: Tell = lambda done, total: None,
+    patience: Patience | None = None,
+) -> None:
+    """Bring `url` to `target`, unless it is there (and adds up to the checksum, if one is known).
 
-    OLMoDataError names the address and what the server or the file is like; OLMoEnvironmentError says what this machine lacks.
+    `token`: shown to the server that is named, and to none that it points to. OLMoDataError names the address and what the server or the
+    file is like; OLMoEnvironmentError says what this machine lacks.
     """
     patience = patience or Patience()
-    if target.exists():
-        if sha256 is None or sha256_of(target) == sha256:
-            return
-        log.warning("%s is not the file that %s promises: it is fetched again", target, url)
     try:
-        part = _Part(target, url)
+        if target.exists():
+            if checksum is None or checksum.of(target) == checksum.value:
+                return
+            log.warning("%s is not the file that %s promises: it is fetched again", target, url)
+        part = _Part(target, url, token)
         target.parent.mkdir(parents=True, exist_ok=True)
         failures = 0
         while True:
             before = part.size
             try:
-                part.go_on(tell, patience.timeout, page_is_wanted=sha256 is not None)
+                part.go_on(tell, patience.timeout, page_is_wanted=checksum is not None)
                 break
             except _Dropped as err:
                 failures = 1 if part.size > before else failures + 1
@@ -94,25 +139,12 @@ def download(url: str, target: Path, sha256: str | None = None, *, tell: Tell = 
                     raise OLMoDataError(f"{url}: {err}, {failures} times in a row{have}") from None
                 log.info("%s: %s; trying again", url, err)
                 patience.wait(failures, err.asked)
-        if sha256 is not None and (found := sha256_of(part.path)) != sha256:
+        if checksum is not None and (error := checksum.error(part.path, target.name, url)):
             part.remove()
-            raise wrong_checksum(url, target.name, sha256, found)
+            raise error
         part.finish()
     except OSError as err:
         raise disk_error(err, target) from None
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def wrong_checksum(source: str, name: str, expected: str, found: str) -> OLMoDataError:
-    """What a user is told about a file that is not the one that was promised."""
-    return OLMoDataError(
-        f"{source}: the checksum of {name} is wrong: expected sha256 {expected}, found {found}; what was fetched is deleted"
-    )
 
 
 def disk_error(err: OSError, path: Path) -> OLMoEnvironmentError:
@@ -124,8 +156,8 @@ def disk_error(err: OSError, path: Path) -> OLMoEnvironmentError:
 class _Part:
     """The beginning of a file, and which version of the file it is the beginning of."""
 
-    def __init__(self, target: Path, url: str) -> None:
-        self.target, self.url = target, url
+    def __init__(self, target: Path, url: str, token: str | None) -> None:
+        self.target, self.url, self.token = target, url, token
         self.path = target.with_name(target.name + ".part")
         self.note = target.with_name(target.name + ".part.json")
         self.version = self._noted()
@@ -166,7 +198,10 @@ class _Part:
             headers["Range"] = f"bytes={have}-"
             if self.version is not None:
                 headers["If-Range"] = self.version
-        answer = _ask(urllib.request.Request(self.url, headers=headers), timeout)
+        request = urllib.request.Request(self.url, headers=headers)
+        if self.token is not None:
+            request.add_unredirected_header("Authorization", f"Bearer {self.token}")
+        answer = _ask(request, timeout)
         if answer is None:  # nothing lies behind what is there
             if self.version is None or not have:
                 self.remove()
@@ -212,7 +247,7 @@ def _ask(request: urllib.request.Request, timeout: float) -> http.client.HTTPRes
             if err.code in BUSY:
                 asked = err.headers.get("Retry-After", "")
                 raise _Dropped(reason, float(asked) if asked.isdigit() else None) from None
-            raise OLMoDataError(f"{request.full_url}: {reason}") from None
+            raise RefusedError(request.full_url, err.code, err.reason, err.headers.get("X-Error-Code", "")) from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as err:
         raise _Dropped(f"no connection ({first_line(getattr(err, 'reason', err) or err)})") from None
     except ValueError as err:

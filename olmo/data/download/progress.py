@@ -29,7 +29,7 @@ class Transfers:
         if not self.terminal:
             yield _Lines(title)
             return
-        task = self.bars.add_task(title)
+        task = self.bars.add_task(title, total=None)
         with self.bars:
             try:
                 yield lambda done, total: self.bars.update(task, completed=done, total=total)
@@ -42,12 +42,12 @@ class _Lines:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.told = float("-inf")
+        self.told, self.last = float("-inf"), -1
 
     def __call__(self, done: int, total: int | None) -> None:
-        if time.monotonic() - self.told < SECONDS_PER_LINE and done != total:
+        if done == self.last or (time.monotonic() - self.told < SECONDS_PER_LINE and done != total):
             return
-        self.told = time.monotonic()
+        self.told, self.last = time.monotonic(), done
         of = f" of {size_text(total)}" if total is not None else ""
         log.info("%s: %s%s", self.title, size_text(done), of)
 
