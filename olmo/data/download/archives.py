@@ -23,7 +23,7 @@ from typing import IO, Literal
 from olmo.data.download.http import CHUNK, disk_error
 from olmo.exceptions import OLMoDataError, first_line
 
-_SPLIT = re.compile(r"(?P<whole>.+?\.(?:tar|tar\.gz|tgz|zip))\.(?:part[._-]?)?(?:[a-z]{2,3}|\d{1,4})")
+_SPLIT = re.compile(r"(?P<whole>.+?\.(?:tar|tar\.gz|tgz|zip))\.(?:part[._-]?(?:[a-z]{2,3}|\d{1,4})|[a-z]{2}|\d{2,4})")
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, NotImplementedError)
 
@@ -34,10 +34,6 @@ class Archive:
 
     name: str
     files: tuple[Path, ...]
-
-    @property
-    def size(self) -> int:
-        return sum(file.stat().st_size for file in self.files)
 
 
 def whole_name(name: str) -> str | None:
