@@ -113,6 +113,19 @@ def test_videos_that_came_after_the_index(made_up, folder):
     assert state_of(row).complete
 
 
+def test_a_reader_that_fails_does_not_hide_the_others(made_up, folder, monkeypatch, capsys):
+    def failing(folder, split):
+        raise KeyError("nothing")
+        yield
+
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").touch()
+    monkeypatch.setitem(catalogue.ROWS, "failing", replace(made_up, name="failing", records=failing))
+    assert main(["failing", "moving_shapes", "--check"]) == 1
+    out = capsys.readouterr().out
+    assert "train: its reader failed: KeyError: 'nothing'" in out and "1 of 2 data sets are ready" in out
+
+
 def test_one_source_that_fails_does_not_stop_the_others(made_up, folder, web, capsys):
     web.files["/train.jsonl"] += b"\n"
     web.files["/v.zip"] = b"no archive"

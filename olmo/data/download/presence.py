@@ -1,5 +1,6 @@
 """What of a data set is there: annotation files, examples against the publisher's numbers, videos; and what to do about the rest."""
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,9 @@ from olmo.data.index import IndexedDataset, open_indexed
 from olmo.data.paths import video_root
 from olmo.data.records import DatasetRow
 from olmo.data.sources import ByHand
-from olmo.exceptions import OLMoError
+from olmo.exceptions import OLMoError, first_line
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -99,6 +102,10 @@ def split_state(row: DatasetRow, split: str) -> SplitState:
             state.videos, gone = missing_videos(dataset)
     except (OLMoError, OSError) as err:
         state.problem = str(err)
+        return state
+    except Exception as err:  # a reader that fails on unforeseen annotations must not hide the other data sets
+        log.debug("%s:%s", row.name, split, exc_info=True)
+        state.problem = f"its reader failed: {type(err).__name__}: {first_line(err)} (--debug shows where)"
         return state
     state.examples, state.missing, state.first_missing = len(dataset), len(gone), gone[0] if gone else None
     return state
