@@ -98,6 +98,15 @@ def check_generator(command: str, tmp_path: Path) -> None:
     MovingShapesConfig().with_overrides(parse_overrides(program_words(command)[1]))
 
 
+def check_visualize(command: str, tmp_path: Path) -> None:
+    """Words parse, and without a checkpoint (which a stranger does not have yet) the training config that they describe is legal."""
+    from olmo.visualize.command import parse, training_config
+
+    args, overrides = parse(program_words(command)[1])
+    if args.checkpoint is None:
+        assert training_config(args, overrides, None).data.dataset == args.name
+
+
 def check_numerics(command: str, tmp_path: Path) -> None:
     from scripts.compare_numerics import parse
 
@@ -124,7 +133,7 @@ def check_benchmark(command: str, tmp_path: Path) -> None:
     from olmo.benchmark.command import build_parser
 
     args = build_parser().parse_args(program_words(command)[1])
-    assert args.part == "page" or [c for c in cases_of(args.profile, args.part) if args.only in c.key]
+    assert args.part == "page" or [c for c in cases_of(args.profile, args.part) if any(text in c.key for text in args.only)]
 
 
 def check_gpu(command: str, tmp_path: Path) -> None:
@@ -168,6 +177,7 @@ CHECKS = [
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"python scripts/download_datasets\.py .*", check_download),
     (r"python scripts/data_doctor\.py .*", check_doctor),
+    (r"python scripts/dataset_visualize\.py .*", check_visualize),
     (r"\.venv/bin/python -m pytest \S+", check_file),
 ]
 
@@ -283,6 +293,12 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert "before pruning" in follow("README.md", "python scripts/ask.py")
     assert "<html" in (tmp_path / "kept.html").read_text()
     follow("docs/usage.md", "python scripts/ask.py")
+    few = ["--data.moving_shapes.num_train=24", "--data.packing.buffer_size=4", "--packing_map=6", "--examples=2"]
+    follow("docs/usage.md", "python scripts/dataset_visualize.py moving_shapes --config", "--packing", *few)
+    follow("docs/usage.md", "python scripts/dataset_visualize.py moving_shapes --checkpoint", *few)
+    assert (tmp_path / "page.html").read_text().count('<svg class="tree"') == 2 and 'class="kept"' in (
+        tmp_path / "kept_page.html"
+    ).read_text()
     follow("CONTRIBUTING.md", "python scripts/readme_picture.py", "--out=kept.png")
     assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
     assert "tgif" in follow("docs/data.md", "python scripts/download_datasets.py --list")

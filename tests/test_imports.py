@@ -41,6 +41,7 @@ ALLOWED = {
     "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer"},
     "data_commands": {"launch", "models", "data", "preprocessing", "tokenizer", "train"},
     "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},
+    "visualize": {"launch", "checkpoints", "data", "inference", "models", "nn", "preprocessing", "tokenizer", "train"},
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},
 }
 # Slow to import, optional, or both: imported where they are used.

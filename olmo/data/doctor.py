@@ -151,7 +151,9 @@ def _row_of(name: str) -> Row | None:
 
 
 def _how_to_get(row: Row | None) -> str:
-    return "correct the file where it is named, or its path" if row is None else "; ".join(advice(row))
+    if isinstance(row, DatasetRow):
+        return "; ".join(advice(row))
+    return "correct the file where it is named, or its path" if row is None else "delete its folder: it is generated anew on next use"
 
 
 def _examine(found: Diagnosis, row: Row | None, open_set: Open, preprocessor: Preprocessor, limits: Limits, sample: int, seed: int) -> None:

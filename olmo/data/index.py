@@ -63,33 +63,34 @@ class IndexedDataset:
     """A split of a data set of the catalogue."""
 
     def __init__(self, row: DatasetRow, split: str, index: Index, folder: Path) -> None:
-        self.row, self.split, self.index, self.folder = row, split, index, folder
-        self.name = row.name
+        self.name, self.split, self.index, self.folder = row.name, split, index, folder
+        self.example = row.example  # not the row, whose other functions need not reach a data worker
 
     def __len__(self) -> int:
         return len(self.index)
 
     def get(self, index: int, rng: np.random.Generator) -> Example:
-        example = self.row.example(self.index[index], rng)
+        example = self.example(self.index[index], rng)
         return {**example, "video": str(self.folder / example["video"])}
 
 
-def open_indexed(row: DatasetRow, split: str) -> IndexedDataset:
-    """Open a split, and build its index if there is none for the files as they are."""
+def open_indexed(row: DatasetRow, split: str, name: str | None = None) -> IndexedDataset:
+    """Open a split, and build its index if there is none for the files as they are. `name`: what errors call it, if by an alias."""
+    name = name or row.name
     folder = video_root() / row.folder
-    path = _index_path(row, split, _files_of(row, split, folder))
+    path = _index_path(row, split, _files_of(row, split, folder, name))
     if not path.exists():
-        _build(row, split, folder, path)
+        _build(row, split, folder, path, name)
     return IndexedDataset(row, split, Index(path), folder)
 
 
-def _files_of(row: DatasetRow, split: str, folder: Path) -> list[Path]:
+def _files_of(row: DatasetRow, split: str, folder: Path, name: str) -> list[Path]:
     found = []
     for pattern in row.files(split):
         matches = sorted(folder.glob(pattern))
         if not matches:
             there = f"{pattern} is not in {folder}" if folder.is_dir() else f"not found in {folder}"
-            raise OLMoDataError(f"{row.name}: {there}; download from {row.source} (MOLMO_DATA_DIR says where data lies)")
+            raise OLMoDataError(f"{name}: {there}; download from {row.source} (MOLMO_DATA_DIR says where data lies)")
         found += matches
     return found
 
@@ -100,7 +101,7 @@ def _index_path(row: DatasetRow, split: str, files: list[Path]) -> Path:
     return data_root() / "indices" / f"{row.name}-{split}-{mark}.arrow"
 
 
-def _build(row: DatasetRow, split: str, folder: Path, path: Path) -> None:
+def _build(row: DatasetRow, split: str, folder: Path, path: Path, name: str) -> None:
     """Write the index under its name once it is whole; other processes wait meanwhile."""
     part = path.with_suffix(f".part{os.getpid()}")
     try:
@@ -116,9 +117,9 @@ def _build(row: DatasetRow, split: str, folder: Path, path: Path) -> None:
             finally:
                 part.unlink(missing_ok=True)
     except OSError as err:
-        raise OLMoEnvironmentError(f"the index of {row.name} cannot be written to {path.parent}: {err.strerror or err}") from None
+        raise OLMoEnvironmentError(f"the index of {name} cannot be written to {path.parent}: {err.strerror or err}") from None
     except OLMoDataError as err:
-        raise OLMoDataError(f"{row.name}: {err}") from None
+        raise OLMoDataError(f"{name}: {err}") from None
     log.info("indexed %s %s: %d examples", row.name, split, size)
 
 

@@ -10,7 +10,6 @@ from olmo.data.download.fetch import Fetched, fetch
 from olmo.data.download.names import GROUPS, rows_of
 from olmo.data.download.presence import SetState, state_of
 from olmo.data.download.progress import Transfers
-from olmo.data.families.pending import PendingRow
 from olmo.data.paths import data_root, video_root
 from olmo.data.records import DatasetRow
 from olmo.data_commands.tables import print_table
@@ -83,8 +82,7 @@ def _fetch_all(rows: Sequence[tuple[Row, Any]], transfers: Transfers, remove_arc
 
 
 def _listed(row: Row) -> str:
-    unread = ", no reader yet" if isinstance(row, PendingRow) else ""
-    return f"{row.title} ({', '.join(row.splits)}{unread}): {row.source}"
+    return f"{row.title} ({', '.join(row.splits)}): {row.source}"
 
 
 def _report(states: Sequence[SetState], fetched: dict[str, Fetched], console: Any) -> int:

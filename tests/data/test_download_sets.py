@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from olmo.data import catalogue
 from olmo.data.annotations import read_jsonl
 from olmo.data.catalogue import ROWS
 from olmo.data.download.fetch import fetch
-from olmo.data.download.http import Patience
+from olmo.data.download.http import Patience, name_of
 from olmo.data.download.names import rows_of
 from olmo.data.download.presence import state_of
 from olmo.data.records import DatasetRow
@@ -198,6 +199,19 @@ def test_names_and_groups():
         rows_of(["tgiff"])
 
 
+def test_sources_of_the_catalogue_do_not_collide():
+    """Files of different addresses have different places, and none lies outside the folder of video data sets."""
+    places: dict[str, str] = {}
+    for row in (row for row in ROWS.values() if isinstance(row, DatasetRow)):
+        assert row.sources, row.name
+        for source in row.sources:
+            place = os.path.normpath(f"{row.folder}/{source.into}")
+            assert not os.path.isabs(place) and not place.startswith(".."), (row.name, source)
+            if isinstance(source, Url):
+                place = f"{place}/{name_of(source.url)}"
+                assert places.setdefault(place, source.url) == source.url, (row.name, place)
+
+
 def test_the_command(capsys):
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -206,19 +220,6 @@ def test_the_command(capsys):
     for words, sentence in (([], "name what to fetch"), (["--list", "--check"], "not both")):
         with pytest.raises(OLMoCliError, match=sentence):
             main(words)
-
-
-def test_sets_without_a_reader_are_named(monkeypatch, tmp_path, capsys):
-    """They cannot be fetched, and the command says so instead of passing them over."""
-    from olmo.data.families.pending import PendingRow
-
-    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
-    monkeypatch.setitem(catalogue.ROWS, "later", PendingRow("later", "Later", "Later", "somewhere.org", "video_short_answer"))
-    assert main(["later", "moving_shapes"]) == 1
-    out = capsys.readouterr().out
-    assert "this version cannot read it yet; its files: somewhere.org" in out and "1 of 2 data sets are ready" in out
-    assert main(["later", "--list"]) == 0
-    assert capsys.readouterr().out == "later  Later (train, no reader yet): somewhere.org\n"
 
 
 def test_a_folder_that_is_a_file(made_up, folder, capsys):

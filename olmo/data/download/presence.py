@@ -52,7 +52,7 @@ class SetState:
 
     name: str
     status: str
-    """ready; partial (some of its splits or videos); missing; no reader (not in this version); generated (on first use)."""
+    """ready; partial (some of its splits or videos); missing; generated (on first use)."""
     splits: list[SplitState] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
     """What to do, one sentence each."""
@@ -66,9 +66,6 @@ def state_of(row: Row, splits: Sequence[str] | None = None) -> SetState:
     """Look at `splits` of a data set (None = all of them). Opening a split makes its index, which takes a while the first time."""
     if isinstance(row, GeneratedRow):
         return SetState(row.name, "generated")
-    if not isinstance(row, DatasetRow):
-        where = video_root() / row.folder
-        return SetState(row.name, "no reader", todo=[f"this version cannot read it yet; its files: {row.source}; its folder: {where}"])
     states = [split_state(row, split) for split in (row.splits if splits is None else splits)]
     good = [s for s in states if not s.problems()]
     if len(good) == len(states):
@@ -77,10 +74,8 @@ def state_of(row: Row, splits: Sequence[str] | None = None) -> SetState:
     return SetState(row.name, "partial" if opened else "missing", states, advice(row))
 
 
-def advice(row: Row) -> list[str]:
+def advice(row: DatasetRow) -> list[str]:
     """How to get the files of a data set."""
-    if not isinstance(row, DatasetRow):
-        return [f"its files come from: {row.source}"]
     folder = video_root() / row.folder
     steps = [by_hand_text(s, folder) for s in row.sources if isinstance(s, ByHand)]
     return [*steps, f"{'then run' if steps else 'run'}: python scripts/download_datasets.py {row.name}"]
