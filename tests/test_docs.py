@@ -80,9 +80,10 @@ def check_eval(command: str, tmp_path: Path) -> None:
 def check_ask(command: str, tmp_path: Path) -> None:
     from scripts.ask import parse
 
-    (tmp_path / "clip.mp4").touch()
-    args, overrides = parse(program_words(command.replace("clip.mp4", str(tmp_path / "clip.mp4")))[1])
-    assert args.question and args.show and overrides == []
+    video, *words = program_words(command)[1]
+    (tmp_path / video).touch()
+    args, overrides = parse([str(tmp_path / video), *words])
+    assert args.question and overrides == []
 
 
 def check_picture(command: str, tmp_path: Path) -> None:
@@ -158,6 +159,12 @@ def check_doctor(command: str, tmp_path: Path) -> None:
     assert sft.build_train_config(sft.parse([args.config, args.data])[0], overrides).data.groups()
 
 
+def check_copy(command: str, tmp_path: Path) -> None:
+    """`cp GENERATED FILE`; the slow test of docs/own_data.md runs it."""
+    source, target = shlex.split(command)[1:]
+    assert source.startswith("data/moving_shapes/") and Path(source).suffix == Path(target).suffix == ".mp4"
+
+
 def check_file(command: str, tmp_path: Path) -> None:
     """`python -m pytest FILE`: the file is there."""
     assert (REPO / shlex.split(command)[-1]).is_file()
@@ -177,6 +184,7 @@ CHECKS = [
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"python scripts/download_datasets\.py .*", check_download),
     (r"python scripts/data_doctor\.py .*", check_doctor),
+    (r"cp \S+ \S+", check_copy),
     (r"python scripts/dataset_visualize\.py .*", check_visualize),
     (r"\.venv/bin/python -m pytest \S+", check_file),
 ]

@@ -27,6 +27,8 @@ from olmo.data.families import (
 )
 from olmo.data.index import open_indexed
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
+from olmo.data.own_data import open_own
+from olmo.data.paths import is_data_file
 from olmo.data.records import OE, DatasetRow
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 
@@ -123,7 +125,7 @@ _LATER_PREFIXES = {
 def is_known(name: str) -> bool:
     """Whether the name means a data set at all (it may be one that is not available yet)."""
     name = name.partition(":")[0]
-    return name in ROWS or name in ALIASES or _later_kind(name) is not None
+    return is_data_file(name) or name in ROWS or name in ALIASES or _later_kind(name) is not None
 
 
 def _later_kind(name: str) -> str | None:
@@ -136,6 +138,8 @@ def _later_kind(name: str) -> str | None:
 def check_name(name: str) -> tuple[Row, str | None]:
     """The row of a `name[:split]` or alias, and the split that it stands for; explains what is wrong with other names."""
     base, _, split = name.partition(":")
+    if is_data_file(base):
+        raise OLMoConfigurationError(f"'{name}': a data file has no splits; name another file instead")
     target, _, alias_split = ALIASES.get(base, base).partition(":")
     if target in ROWS:
         return ROWS[target], split or alias_split or None
@@ -146,7 +150,12 @@ def check_name(name: str) -> tuple[Row, str | None]:
 
 
 def get_dataset(name: str, split: str | None = None, *, moving_shapes: MovingShapesConfig | None = None) -> Dataset:
-    """Open a split of a data set; without a split the one that its alias names, or else its first."""
+    """Open a split of a data set; without a split the one that its alias names, or else its first.
+
+    The path of a .jsonl file names that file, whose lines are all in every split.
+    """
+    if is_data_file(name):
+        return open_own(name)
     row, alias_split = check_name(name)
     split = alias_split or split or row.splits[0]
     if split not in row.splits:

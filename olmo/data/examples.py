@@ -103,7 +103,8 @@ class ExampleSource(torch.utils.data.Dataset):
         rng = np.random.default_rng([self.seed, name_key(member.name), draw.index, draw.epoch, attempt])
         raw = member.dataset.get(draw.index, rng)
         if member.message_weight is not None:
-            raw = {**raw, "weight": member.message_weight}
+            own = raw.get("weight")
+            raw = {**raw, "weight": member.message_weight * (own if isinstance(own, (int, float)) else 1)}
         return self.preprocessor(raw, rng)
 
     @staticmethod

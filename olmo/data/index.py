@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,12 @@ def open_indexed(row: DatasetRow, split: str, name: str | None = None) -> Indexe
     """Open a split, and build its index if there is none for the files as they are. `name`: what errors call it, if by an alias."""
     name = name or row.name
     folder = video_root() / row.folder
-    path = _index_path(row, split, _files_of(row, split, folder, name))
-    if not path.exists():
-        _build(row, split, folder, path, name)
-    return IndexedDataset(row, split, Index(path), folder)
+    files = _files_of(row, split, folder, name)
+    try:
+        index = open_index(name, f"{row.name}-{split}", files, lambda: row.records(folder, split))
+    except OLMoDataError as err:
+        raise OLMoDataError(f"{name}: {err}") from None
+    return IndexedDataset(row, split, index, folder)
 
 
 def _files_of(row: DatasetRow, split: str, folder: Path, name: str) -> list[Path]:
@@ -95,32 +97,37 @@ def _files_of(row: DatasetRow, split: str, folder: Path, name: str) -> list[Path
     return found
 
 
-def _index_path(row: DatasetRow, split: str, files: list[Path]) -> Path:
+def open_index(title: str, key: str, files: Sequence[Path], records: Callable[[], Iterator[Record]]) -> Index:
+    """The index of `records` over annotation `files`, built if there is none for the files as they are.
+
+    `title`: how messages call it. `key`: begins the name of its file; an older index of the same key makes room.
+    """
     stats = [(str(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
     mark = hashlib.sha256(json.dumps([VERSION, stats]).encode()).hexdigest()[:16]
-    return data_root() / "indices" / f"{row.name}-{split}-{mark}.arrow"
+    path = data_root() / "indices" / f"{key}-{mark}.arrow"
+    if not path.exists():
+        _build(title, key, records, path)
+    return Index(path)
 
 
-def _build(row: DatasetRow, split: str, folder: Path, path: Path, name: str) -> None:
+def _build(title: str, key: str, records: Callable[[], Iterator[Record]], path: Path) -> None:
     """Write the index under its name once it is whole; other processes wait meanwhile."""
     part = path.with_suffix(f".part{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path.parent / f"{row.name}-{split}.lock"):
+        with file_lock(path.parent / f"{key}.lock"):
             if path.exists():
                 return
             try:
-                size = write_index(part, row.records(folder, split))
-                for old in path.parent.glob(f"{row.name}-{split}-{'?' * 16}.arrow"):
+                size = write_index(part, records())
+                for old in path.parent.glob(f"{key}-{'?' * 16}.arrow"):
                     old.unlink()  # whoever has it mapped keeps it
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
     except OSError as err:
-        raise OLMoEnvironmentError(f"the index of {name} cannot be written to {path.parent}: {err.strerror or err}") from None
-    except OLMoDataError as err:
-        raise OLMoDataError(f"{name}: {err}") from None
-    log.info("indexed %s %s: %d examples", row.name, split, size)
+        raise OLMoEnvironmentError(f"the index of {title} cannot be written to {path.parent}: {err.strerror or err}") from None
+    log.info("indexed %s as %s: %d examples", title, path.name, size)
 
 
 def write_index(path: Path, records: Iterator[Record]) -> int:
