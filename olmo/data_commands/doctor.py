@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from olmo.data.paths import is_data_file
 from olmo.data_commands.tables import print_table
 from olmo.exceptions import OLMoCliError
 from olmo.launch import CommandParser, setup_logging
@@ -112,7 +113,7 @@ def show(report: Mapping[str, Any], console: Any) -> None:
         examples = "" if d["examples"] is None else f"{d['examples']}" + (f"/{d['expected']}" if d["expected"] is not None else "")
         lengths = [_lengths(d[key]) for key in ("frames", "tokens", "tokens_after_pruning")]
         read = f"{d['readable']}/{d['sampled']}" if d["sampled"] else ""
-        name = d["name"] if d["name"].endswith(f":{d['split']}") else f"{d['name']}:{d['split']}"
+        name = d["name"] if is_data_file(d["name"]) or ":" in d["name"] else f"{d['name']}:{d['split']}"
         rows.append([name, d["status"], _percent(d["rate"]), examples, videos, read, *lengths, _percent(d["over_sequence_length"])])
     print_table(console, header, rows)
     print("frames and tokens: median/95th percentile/longest")

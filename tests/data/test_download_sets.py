@@ -199,6 +199,13 @@ def test_names_and_groups():
         rows_of(["tgiff"])
 
 
+def test_files_of_mixtures(tmp_path):
+    (tmp_path / "my.yaml").write_text("datasets:\n  my.jsonl: 0.5\n  tgif: 0.5\n")
+    assert [(row.name, splits) for row, splits in rows_of([str(tmp_path / "my.yaml")])] == [("tgif", ["train"])]
+    with pytest.raises(OLMoDataError, match=r"my\.jsonl is a file of your own: there is nothing to fetch"):
+        rows_of(["my.jsonl"])
+
+
 def test_sources_of_the_catalogue_do_not_collide():
     """Files of different addresses have different places, and none lies outside the folder of video data sets."""
     places: dict[str, str] = {}

@@ -1,9 +1,10 @@
-"""Which data sets a word of the command line means: a name, an alias, a mixture, or one of three groups."""
+"""Which data sets a word of the command line means: a name, an alias, a mixture (or its file), or one of three groups."""
 
 from collections.abc import Sequence
 
 from olmo.data.catalogue import ROWS, Row, check_name
-from olmo.data.mixtures import MIXTURES
+from olmo.data.mixtures import MIXTURES, mixture_by_name
+from olmo.data.paths import is_data_file
 from olmo.exceptions import OLMoDataError
 
 TRAIN_MIXTURE = "all-v5-video-academic-only"
@@ -39,7 +40,10 @@ def _names_of(word: str) -> list[tuple[str, str | None]]:
         return [(name, None) for name in ROWS]
     if word == "eval":
         return [(name, split) for name, row in ROWS.items() if is_benchmark(row) for split in row.splits if split != "train"]
+    if is_data_file(word):
+        raise OLMoDataError(f"{word} is a file of your own: there is nothing to fetch; scripts/data_doctor.py checks it")
     mixture = TRAIN_MIXTURE if word == "train" else word
-    if mixture in MIXTURES and word not in ROWS:
-        return [(entry.dataset_name, "train") for group in MIXTURES[mixture] for entry in group.datasets]
+    if mixture in MIXTURES or mixture.endswith((".yaml", ".yml")):
+        members = [entry.dataset_name for group in mixture_by_name(mixture) for entry in group.datasets]
+        return [(name, "train") for name in members if not is_data_file(name)]
     return [(word, None)]
