@@ -67,14 +67,14 @@ def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         return 130
 
 
-def setup_logging(rank: int = 0, debug: bool = False) -> Any:
+def setup_logging(rank: int = 0, debug: bool = False, stderr: bool = False) -> Any:
     """Send log lines through one rich console (so that they never tear a progress bar); returns the console.
 
-    Rank 0 logs everything, the others only warnings, with their rank in front.
+    Rank 0 logs everything, the others only warnings, with their rank in front. `stderr`: where the output is a document for programs.
     """
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True, stderr=stderr)
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

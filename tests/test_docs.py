@@ -143,6 +143,22 @@ def check_gpu(command: str, tmp_path: Path) -> None:
     assert set(build_parser().parse_args(program_words(command)[1]).parts) <= set(PARTS)
 
 
+def check_download(command: str, tmp_path: Path) -> None:
+    """Flags and names are known."""
+    from olmo.data_commands.download import parse
+
+    assert parse(program_words(command)[1])[1]
+
+
+def check_doctor(command: str, tmp_path: Path) -> None:
+    """Flags, config, keys and data are known."""
+    from olmo.data_commands.doctor import parse
+    from olmo.train import sft
+
+    args, overrides = parse(program_words(command)[1])
+    assert sft.build_train_config(sft.parse([args.config, args.data])[0], overrides).data.groups()
+
+
 def check_copy(command: str, tmp_path: Path) -> None:
     """`cp GENERATED FILE`; the slow test of docs/own_data.md runs it."""
     source, target = shlex.split(command)[1:]
@@ -166,6 +182,8 @@ CHECKS = [
     (r"python scripts/benchmark\.py .*", check_benchmark),
     (r"python scripts/gpu_check\.py.*", check_gpu),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
+    (r"python scripts/download_datasets\.py .*", check_download),
+    (r"python scripts/data_doctor\.py .*", check_doctor),
     (r"cp \S+ \S+", check_copy),
     (r"python scripts/dataset_visualize\.py .*", check_visualize),
     (r"\.venv/bin/python -m pytest \S+", check_file),
@@ -291,6 +309,8 @@ def test_a_stranger_follows_the_documents(tmp_path):
     ).read_text()
     follow("CONTRIBUTING.md", "python scripts/readme_picture.py", "--out=kept.png")
     assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
+    assert "tgif" in follow("docs/data.md", "python scripts/download_datasets.py --list")
+    assert "all is well" in follow("docs/data.md", "python scripts/data_doctor.py moving_shapes_debug")
     (program,) = commands(REPO / "README.md", "python")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "total" in done.stdout, done.stderr

@@ -39,6 +39,7 @@ ALLOWED = {
     "launch": {"checkpoints"},  # what the programs share; the commands in train and eval use it
     "inference": {"models", "model_configs", "checkpoints", "preprocessing", "data", "nn", "tokenizer"},
     "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer"},
+    "data_commands": {"launch", "models", "data", "preprocessing", "tokenizer", "train"},
     "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},
     "visualize": {"launch", "checkpoints", "data", "inference", "models", "nn", "preprocessing", "tokenizer", "train"},
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},

@@ -1,0 +1,1 @@
+"""The commands about data: fetching it, and finding out whether it is well."""
