@@ -229,6 +229,7 @@ def test_auto_goes_through_the_declarations(monkeypatch, caplog):
     for name, backend in complete.items():  # nothing that waits for the device is ever picked for it
         assert not (backend.host_sync and backend.auto(request(**half))), name
     segment_backends._tell.cache_clear()
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         for gradient in (True, False):
             chosen(monkeypatch, complete, gradient=gradient)
