@@ -27,7 +27,7 @@ def test_the_stream_is_what_it_says():
 @pytest.mark.parametrize("topk", [0.0, 0.3, 0.5, 0.7])
 def test_rows_are_full_balanced_and_in_time(cost, topk):
     """Without pruning three quarters is all there can be: two videos of 64 frames never fit together. Seen to fail when a row
-    begins with the largest example and when rows are dealt in their own order."""
+    takes the first examples that fit, and when rows are dealt as they come."""
     lengths, packing = stream(topk, 450), PackingConfig(buffer_size=POOL)
     rows, packer = rows_of_stream(lengths, packing)
     packed = [e for row in rows for e in row]

@@ -14,9 +14,13 @@ from olmo.exceptions import OLMoConfigurationError
 TOKENS, FRAMES = 60, 8
 COST = ExampleCost(per_token=1.0, per_token_pair=0.01, per_frame=50.0, per_loss_token=2.0)
 
-lengths = st.lists(
-    st.builds(Lengths, tokens=st.integers(1, TOKENS), frames=st.integers(0, FRAMES), loss_tokens=st.just(1)), min_size=1, max_size=40
-)
+
+def draw(seed: int, tokens=(1, 5, 13, 21, 34, 60), frames=(0, 1, 2, 3, 5, 8)) -> list[Lengths]:
+    rng = np.random.default_rng(seed)
+    return [Lengths(int(t), int(f), 1) for t, f in zip(rng.choice(tokens, 60), rng.choice(frames, 60), strict=True)]
+
+
+lengths = st.integers(0, 2**32).map(draw)
 buffers = st.integers(1, 9)
 solvers = st.sampled_from(["best_fit", "published"])
 
@@ -51,7 +55,7 @@ def test_every_example_is_in_one_row_within_the_budgets(sizes, buffer_size, solv
 
 
 @settings(max_examples=40)
-@given(lengths, buffers, st.integers(0, 39), st.integers(1, 4), solvers)
+@given(lengths, buffers, st.integers(0, 59), st.integers(1, 4), solvers)
 def test_any_stop_is_continued_exactly(sizes, buffer_size, stop, global_rows, solver):
     """Oracle: no stop. Seen to fail when waiting examples forget since when they wait, and when they come back newest first."""
     whole = feed(planner(buffer_size, solver, global_rows), sizes)
@@ -81,9 +85,7 @@ def test_nothing_waits_longer_than_stated(seed, buffer_size, more):
     always go first, and when a row starts with the largest example instead of the oldest."""
     packing = PackingConfig(buffer_size=buffer_size, max_age=buffer_size + more)
     plan = Planner(Packer(packing, TOKENS, FRAMES), 1, COST, rank=0, world_size=1, start=Position())
-    rng = np.random.default_rng(seed)
-    draws = zip(rng.choice([2, 4, 20, 60], 100), rng.choice([0, 1, 3, 8], 100), strict=True)
-    feed(plan, [Lengths(int(t), int(f), 1) for t, f in draws])
+    feed(plan, draw(seed, tokens=(2, 4, 20, 60), frames=(0, 1, 3, 8)))
     packer = plan.packer
     assert max([packer.longest_wait, *(packer.rows - item.since for item in packer.buffer)]) <= buffer_size + more
 
@@ -96,18 +98,17 @@ def test_waiting_examples_that_no_longer_fit_beside_others_get_rows_alone():
     assert rows[0] == [[0]] and all(sum(sizes[p].tokens for p in row) <= TOKENS for batch in rows[1:] for row in batch)
 
 
-def test_rows_are_dealt_evenly():
-    """Oracle: the mean. Seen to fail when every rank takes the next rows in turns, the first always the dearest."""
-    rng = np.random.default_rng(0)
-    for ranks, each in ((2, 4), (8, 8), (4, 1)):
-        costs = rng.uniform(0.6, 1.0, ranks * each)
-        shares = deal(costs, ranks)
-        assert sorted(i for share in shares for i in share) == list(range(len(costs))) and {len(s) for s in shares} == {each}
-        totals = np.array([costs[share].sum() for share in shares])
-        if each > 1:
-            assert totals.max() / totals.mean() < 1.05
-        for step in range(each):  # the rows that ranks compute at the same time are neighbours in the order of their cost
-            assert sorted(s[step] for s in shares) == sorted(np.argsort(-costs)[step * ranks : (step + 1) * ranks])
+@pytest.mark.parametrize(("ranks", "each"), [(2, 4), (8, 8), (4, 1), (1, 5), (3, 16)])
+def test_rows_are_dealt_evenly(ranks, each):
+    """Rows that ranks compute at the same time are neighbours in the order of their cost, and in the end no two ranks differ by more
+    than such neighbours do. Seen to fail when the dearest always goes to the first rank, and when rows are dealt as they come."""
+    costs = np.random.default_rng(ranks).uniform(0.6, 1.0, ranks * each)
+    shares = deal(costs, ranks)
+    rounds = np.argsort(-costs).reshape(each, ranks)
+    for step, expected in enumerate(rounds):
+        assert sorted(share[step] for share in shares) == sorted(expected)
+    totals = [costs[share].sum() for share in shares]
+    assert max(totals) - min(totals) <= np.ptp(costs[rounds], axis=1).max() + 1e-9
 
 
 def test_costs_add_up():
