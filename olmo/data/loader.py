@@ -216,11 +216,10 @@ class TrainLoader:
 
     def _old_position(self, state: dict[str, Any]) -> Position:
         """Of a checkpoint from when every rank packed on its own: the first place that no rank had taken."""
-        if state["packed"]:
-            self._warn(
-                "the checkpoint is from a version in which every rank packed its own examples: training goes on at the same place of "
-                "the data, without the examples that waited to be packed"
-            )
+        self._warn(
+            "the checkpoint is from a version with another order of the data, in which every rank packed its own examples: training goes "
+            "on at the same place of the new order, without examples that waited to be packed"
+        )
         return Position(self.cfg.start_index + int(state["next"]) * int(state["world_size"]))
 
     def _warn(self, message: str) -> None:

@@ -34,7 +34,7 @@ def test_rows_are_full_balanced_and_in_time(cost, topk):
     filled = fills(rows)
     scarce = max(filled, key=filled.__getitem__)
     assert scarce == ("frames" if topk else "tokens")
-    assert 0.99 * possible_fill(packed, scarce) <= filled[scarce] <= possible_fill(packed, scarce) + 1e-9
+    assert (0.99 if topk else 0.96) * possible_fill(packed, scarce) <= filled[scarce] <= possible_fill(packed, scarce) + 1e-9
     assert possible_fill(packed, scarce) > (0.99 if topk else 0.7)
     assert max(imbalances(rows, cost)) <= 1.05 and packer.longest_wait <= packing.most_rows_waited and len(packer.buffer) <= POOL <= 48
 
