@@ -173,11 +173,10 @@ def _nearest(name: str, known: Iterable[str], path: Sequence[str] = ()) -> str:
 
 
 def _config_class(hint: Any) -> type | None:
-    """The config dataclass named by a type hint (looking through Optional), or None."""
-    for candidate in (hint, *(get_args(hint) if get_origin(hint) else ())):
-        if isinstance(candidate, type) and is_dataclass(candidate):
-            return candidate
-    return None
+    """The config dataclass named by a type hint (looking through Optional and list), or None."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint
+    return next((found for arg in get_args(hint) if get_origin(hint) is not dict and (found := _config_class(arg))), None)
 
 
 def _check_keys(cls: type, raw: dict[str, Any], prefix: str) -> None:
@@ -187,8 +186,12 @@ def _check_keys(cls: type, raw: dict[str, Any], prefix: str) -> None:
         if key not in by_name:
             raise OLMoConfigurationError(f"unknown config key '{prefix}{key}'{_nearest(str(key), by_name, prefix.split('.')[:-1])}")
         block = _config_class(by_name[key].type)
-        if block is not None and isinstance(value, dict):
-            _check_keys(block, value, f"{prefix}{key}.")
+        if block is None:
+            continue
+        blocks = {f"{prefix}{key}[{i}].": v for i, v in enumerate(value)} if isinstance(value, list) else {f"{prefix}{key}.": value}
+        for start, inner in blocks.items():
+            if isinstance(inner, dict):
+                _check_keys(block, inner, start)
 
 
 def _readable(err: OmegaConfBaseException, cls: type) -> OLMoConfigurationError:

@@ -25,6 +25,10 @@ class OLMoDataError(OLMoError):
     """A data set or a media file is missing or broken."""
 
 
+class OLMoDataFileError(OLMoDataError):
+    """A data file that the user wrote is wrong: a heading, then a line for each place in it (every rank finds the same)."""
+
+
 def first_line(err: BaseException) -> str:
     """What another library's error says, short enough for a sentence of ours: its first line, or its type where it says nothing."""
     lines = str(err).strip().splitlines()

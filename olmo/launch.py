@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from olmo.config import parse_overrides, read_yaml
 from olmo.config_files import config_names, find_config
-from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoError
+from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoDataFileError, OLMoError
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -45,7 +45,8 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run `main(argv)` and return the exit status; an error meant for the user is one line on stderr.
+    """Run `main(argv)` and return the exit status; an error meant for the user is one line on stderr (for a data file of the
+    user's own, one more for each place where it is wrong).
 
     With `--debug` among the words the traceback is shown too. Errors that every rank makes alike are printed by rank 0.
     """
@@ -56,9 +57,10 @@ def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]
     except OLMoError as err:
         if "--debug" in argv:
             traceback.print_exc()
-        if rank == 0 or not isinstance(err, OLMoCliError | OLMoConfigurationError):
+        if rank == 0 or not isinstance(err, OLMoCliError | OLMoConfigurationError | OLMoDataFileError):
             where = f" (rank {rank})" if rank else ""
-            print(f"error{where}: {' '.join(str(err).split())}", file=sys.stderr, flush=True)
+            lines = str(err).splitlines() if isinstance(err, OLMoDataFileError) else [str(err)]
+            print(f"error{where}: " + "\n".join(" ".join(line.split()) for line in lines), file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

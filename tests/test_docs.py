@@ -80,9 +80,10 @@ def check_eval(command: str, tmp_path: Path) -> None:
 def check_ask(command: str, tmp_path: Path) -> None:
     from scripts.ask import parse
 
-    (tmp_path / "clip.mp4").touch()
-    args, overrides = parse(program_words(command.replace("clip.mp4", str(tmp_path / "clip.mp4")))[1])
-    assert args.question and args.show and overrides == []
+    video, *words = program_words(command)[1]
+    (tmp_path / video).touch()
+    args, overrides = parse([str(tmp_path / video), *words])
+    assert args.question and overrides == []
 
 
 def check_picture(command: str, tmp_path: Path) -> None:
@@ -96,6 +97,15 @@ def check_generator(command: str, tmp_path: Path) -> None:
     from olmo.data.moving_shapes import MovingShapesConfig
 
     MovingShapesConfig().with_overrides(parse_overrides(program_words(command)[1]))
+
+
+def check_visualize(command: str, tmp_path: Path) -> None:
+    """Words parse, and without a checkpoint (which a stranger does not have yet) the training config that they describe is legal."""
+    from olmo.visualize.command import parse, training_config
+
+    args, overrides = parse(program_words(command)[1])
+    if args.checkpoint is None:
+        assert training_config(args, overrides, None).data.dataset == args.name
 
 
 def check_numerics(command: str, tmp_path: Path) -> None:
@@ -124,13 +134,19 @@ def check_benchmark(command: str, tmp_path: Path) -> None:
     from olmo.benchmark.command import build_parser
 
     args = build_parser().parse_args(program_words(command)[1])
-    assert args.part == "page" or [c for c in cases_of(args.profile, args.part) if args.only in c.key]
+    assert args.part == "page" or [c for c in cases_of(args.profile, args.part) if any(text in c.key for text in args.only)]
 
 
 def check_gpu(command: str, tmp_path: Path) -> None:
     from scripts.gpu_check import PARTS, build_parser
 
     assert set(build_parser().parse_args(program_words(command)[1]).parts) <= set(PARTS)
+
+
+def check_copy(command: str, tmp_path: Path) -> None:
+    """`cp GENERATED FILE`; the slow test of docs/own_data.md runs it."""
+    source, target = shlex.split(command)[1:]
+    assert source.startswith("data/moving_shapes/") and Path(source).suffix == Path(target).suffix == ".mp4"
 
 
 def check_file(command: str, tmp_path: Path) -> None:
@@ -150,6 +166,8 @@ CHECKS = [
     (r"python scripts/benchmark\.py .*", check_benchmark),
     (r"python scripts/gpu_check\.py.*", check_gpu),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
+    (r"cp \S+ \S+", check_copy),
+    (r"python scripts/dataset_visualize\.py .*", check_visualize),
     (r"\.venv/bin/python -m pytest \S+", check_file),
 ]
 
@@ -265,6 +283,12 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert "before pruning" in follow("README.md", "python scripts/ask.py")
     assert "<html" in (tmp_path / "kept.html").read_text()
     follow("docs/usage.md", "python scripts/ask.py")
+    few = ["--data.moving_shapes.num_train=24", "--data.packing.buffer_size=4", "--packing_map=6", "--examples=2"]
+    follow("docs/usage.md", "python scripts/dataset_visualize.py moving_shapes --config", "--packing", *few)
+    follow("docs/usage.md", "python scripts/dataset_visualize.py moving_shapes --checkpoint", *few)
+    assert (tmp_path / "page.html").read_text().count('<svg class="tree"') == 2 and 'class="kept"' in (
+        tmp_path / "kept_page.html"
+    ).read_text()
     follow("CONTRIBUTING.md", "python scripts/readme_picture.py", "--out=kept.png")
     assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
     (program,) = commands(REPO / "README.md", "python")

@@ -40,6 +40,7 @@ ALLOWED = {
     "inference": {"models", "model_configs", "checkpoints", "preprocessing", "data", "nn", "tokenizer"},
     "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer"},
     "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},
+    "visualize": {"launch", "checkpoints", "data", "inference", "models", "nn", "preprocessing", "tokenizer", "train"},
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},
 }
 # Slow to import, optional, or both: imported where they are used.

@@ -5,8 +5,11 @@ a user can open the file there.
 """
 
 import csv
+import io
 import json
+import math
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ class Entry(dict):
         Mappings in it become entries too. OLMoDataError if it is missing or something else.
         """
         if key not in self or self[key] is None:
-            known = ", ".join(map(str, self)) or "nothing"
+            known = ", ".join([*map(str, islice(self, 20)), *(["..."] if len(self) > 20 else [])]) or "nothing"
             raise OLMoDataError(f"{self.where}: the key '{key}' is missing; there is {known}")
         value = self[key]
         if kind in (int, float):
@@ -53,12 +56,20 @@ class Entry(dict):
                 raise self._wrong(f"{key}[{i}]", value, str)
         return values
 
+    def entries(self, key: str) -> list["Entry"]:
+        """A list of mappings."""
+        values = self.need(key, list)
+        for i, value in enumerate(values):
+            if not isinstance(value, Entry):
+                raise self._wrong(f"{key}[{i}]", value, dict)
+        return values
+
     def _number(self, key: str, value: Any, kind: type) -> int | float:
         try:
             number = float(value) if not isinstance(value, bool) else None
         except (TypeError, ValueError):
             number = None
-        if number is None or (kind is int and number != int(number)):
+        if number is None or not math.isfinite(number) or (kind is int and not number.is_integer()):
             raise self._wrong(key, value, kind)
         return kind(number)
 
@@ -89,7 +100,25 @@ def read_json_list(path: Path) -> list[Entry]:
 
 def read_jsonl(path: Path) -> Iterator[Entry]:
     """A file with a JSON mapping on every line that is not blank."""
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for where, value in _json_lines(path, dict):
+        yield Entry(value, where)
+
+
+def read_lists(path: Path) -> Iterator[Entry]:
+    """A file with a JSON list on every line, of which the first names the columns."""
+    columns: list[str] | None = None
+    for where, row in _json_lines(path, list):
+        if columns is None:
+            columns = row
+            continue
+        if len(row) != len(columns):
+            raise OLMoDataError(f"{where}: has {len(row)} values, but the first line names {len(columns)} columns")
+        yield Entry(dict(zip(map(str, columns), row, strict=True)), where)
+
+
+def _json_lines(path: Path, kind: type) -> Iterator[tuple[str, Any]]:
+    """Where and what: the JSON of every line that is not blank."""
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -97,20 +126,21 @@ def read_jsonl(path: Path) -> Iterator[Entry]:
             value = json.loads(line)
         except json.JSONDecodeError as err:
             raise OLMoDataError(f"{where}: is no JSON ({err.msg})") from None
-        if not isinstance(value, dict):
-            raise OLMoDataError(f"{where}: should be a mapping, but is {line[:60]}")
-        yield Entry(value, where)
+        if not isinstance(value, kind):
+            raise OLMoDataError(f"{where}: should be {_KINDS[kind]}, but is {line[:60]}")
+        yield where, value
 
 
 def read_csv(path: Path, delimiter: str = ",", columns: list[str] | None = None) -> Iterator[Entry]:
     """A table of text; `columns` names them where the file has no header."""
-    reader = csv.DictReader(_text(path).splitlines(keepends=True), fieldnames=columns, delimiter=delimiter, restkey="")
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), fieldnames=columns, delimiter=delimiter, restkey="")
+    expected = f"the {len(columns)} it should have ({', '.join(columns)})" if columns else "the header"
     for row in reader:
         where = f"{path}, line {reader.line_num}"
         if "" in row and row[""]:
-            raise OLMoDataError(f"{where}: has more columns than the header")
+            raise OLMoDataError(f"{where}: has more columns than {expected}")
         if None in row.values():
-            raise OLMoDataError(f"{where}: has fewer columns than the header")
+            raise OLMoDataError(f"{where}: has fewer columns than {expected}")
         yield Entry({k: v for k, v in row.items() if k}, where)
 
 
@@ -134,25 +164,44 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> Iterator[Entry
             number += 1
 
 
+def read_text(path: Path) -> str:
+    """The whole of a UTF-8 text file."""
+    return _text(path)
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank."""
-    return [line for line in _text(path).splitlines() if line.strip()]
+    return [line for line in _text(path).split("\n") if line.strip()]
 
 
 def unique(entries: Iterable[Entry], key: str) -> Iterator[Entry]:
-    """The same entries; OLMoDataError where two have the same `key`."""
+    """The same entries; OLMoDataError where two have the same `key` (a text or a whole number) or one has none."""
     seen: dict[Any, str] = {}
     for entry in entries:
-        value = entry.need(key, str) if isinstance(entry.get(key), str) else entry.get(key)
+        value = entry[key] if isinstance(entry.get(key), (str, int)) else entry.need(key, str)
         if value in seen:
             raise OLMoDataError(f"{entry.where}: the {key} {value!r} stands already at {seen[value]}")
         seen[value] = entry.where
         yield entry
 
 
+def one_file(folder: Path, pattern: str) -> Path:
+    """The only file of that pattern. OLMoDataError if there are several, or none."""
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise OLMoDataError(f"{folder} should have one file {pattern}, but there is {names}")
+    return found[0]
+
+
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise OLMoDataError(f"{path} is missing")
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as files have them: other separators that Unicode knows stand inside of sentences."""
+    return _text(path).split("\n")
 
 
 def _text(path: Path) -> str:

@@ -14,20 +14,40 @@ from olmo.data.families import (
     benchmarks,
     clips_qa,
     general_qa,
+    grounding,
     long_benchmarks,
+    molmo2_benchmarks,
     molmo2_sets,
-    pending,
+    motion_qa,
     reasoning_qa,
     segments,
+    subtitle_benchmarks,
     television_qa,
+    temp_compass,
 )
 from olmo.data.index import open_indexed
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
-from olmo.data.paths import video_root
+from olmo.data.own_data import open_own
+from olmo.data.paths import is_data_file
 from olmo.data.records import OE, DatasetRow
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 
-FAMILIES = (clips_qa, television_qa, general_qa, reasoning_qa, actions, segments, molmo2_sets, benchmarks, long_benchmarks)
+FAMILIES = (
+    clips_qa,
+    television_qa,
+    general_qa,
+    reasoning_qa,
+    motion_qa,
+    actions,
+    segments,
+    grounding,
+    molmo2_sets,
+    benchmarks,
+    temp_compass,
+    molmo2_benchmarks,
+    subtitle_benchmarks,
+    long_benchmarks,
+)
 
 
 @dataclass(frozen=True)
@@ -51,21 +71,29 @@ _GENERATED = (
     GeneratedRow("moving_shapes_debug", "64 moving shapes", _few_moving_shapes),
 )
 
-Row = DatasetRow | GeneratedRow | pending.PendingRow
-_READ = [row for family in FAMILIES for row in family.ROWS]
-_DONE = {row.name for row in _READ}
+Row = DatasetRow | GeneratedRow
 
-ROWS: dict[str, Row] = {row.name: row for row in (*_GENERATED, *_READ, *(r for r in pending.ROWS if r.name not in _DONE))}
+ROWS: dict[str, Row] = {row.name: row for row in (*_GENERATED, *(row for family in FAMILIES for row in family.ROWS))}
 
 ALIASES: dict[str, str] = {
     "vixmo_syn_video_capqa_v2": "molmo2_syn_captions_qa",
     "vixmo_syn_video_capqa_with_sub_v2": "molmo2_syn_captions_subtitle_qa",
+    "vixmo_human_qa": "molmo2_human_qa",
+    "vixmo3_top_level_captions": "molmo2_captions",
+    "vixmo3_top_level_captions_min_3": "molmo2_captions",
+    "molmo2_cap": "molmo2_captions",
     "motionbench_caption": "motionbench_train",
-    "temp_compass_internal": "temp_compass",
+    "temp_compass_all": "temp_compass",
+    "temp_compass_multi_choice": "temp_compass_multi-choice",
     "long_video_bench": "long_video_bench_no_subtitle",
     "mlvu": "mlvu_mc",
     "video_eval_pro": "video_eval_pro_mc",
     "nextqa": "nextqa_mc",
+    "vixmo_caps_eval2": "molmo2_captions_eval:test",
+    "vixmo_points_count": "molmo2_video_count_eval:val",
+    "vixmo_points_count_clip_63s": "molmo2_video_count_eval:val",
+    "vixmo_points_point_eval": "molmo2_video_point_eval:val",
+    "ego_schema_test": "ego_schema:test",
     "motionbench_test": "motionbench:test",
     "mlvu_mc_test": "mlvu_mc:test",
     "perception_test_test": "perception_test:test",
@@ -86,18 +114,18 @@ _LATER_PREFIXES = {
     ),
     "text": "tulu4 molmo2_hardcodes",
     "further video": (
-        "molmo2_human_qa vixmo_human_qa molmo2_cap vixmo3_top_level_captions vixmo_caps_eval ego_schema mlvu_gen temporal_bench dream1k "
+        "vixmo_caps_eval dream1k "
         "vsi_bench mme_videoocr ego4d_ star_mc countix_mc nextqa_mc_ tvqa cinepile news_video_qa charades_sta coin youcook2_ "
-        "activitynet_ epic_kitchens moments_in_time kinetics perception_test_ video_mme_"
+        "activitynet_ epic_kitchens moments_in_time kinetics perception_test_"
     ),
 }
 """Published names that this version has no rows for, by kind; matched by prefix."""
 
 
 def is_known(name: str) -> bool:
-    """Whether the name means a data set at all (its reader may be missing)."""
+    """Whether the name means a data set at all (it may be one that is not available yet)."""
     name = name.partition(":")[0]
-    return name in ROWS or name in ALIASES or _later_kind(name) is not None
+    return is_data_file(name) or name in ROWS or name in ALIASES or _later_kind(name) is not None
 
 
 def _later_kind(name: str) -> str | None:
@@ -110,6 +138,8 @@ def _later_kind(name: str) -> str | None:
 def check_name(name: str) -> tuple[Row, str | None]:
     """The row of a `name[:split]` or alias, and the split that it stands for; explains what is wrong with other names."""
     base, _, split = name.partition(":")
+    if is_data_file(base):
+        raise OLMoConfigurationError(f"'{name}': a data file has no splits; name another file instead")
     target, _, alias_split = ALIASES.get(base, base).partition(":")
     if target in ROWS:
         return ROWS[target], split or alias_split or None
@@ -120,16 +150,16 @@ def check_name(name: str) -> tuple[Row, str | None]:
 
 
 def get_dataset(name: str, split: str | None = None, *, moving_shapes: MovingShapesConfig | None = None) -> Dataset:
-    """Open a split of a data set; without a split the one that its alias names, or else its first."""
+    """Open a split of a data set; without a split the one that its alias names, or else its first.
+
+    The path of a .jsonl file names that file, whose lines are all in every split.
+    """
+    if is_data_file(name):
+        return open_own(name)
     row, alias_split = check_name(name)
     split = alias_split or split or row.splits[0]
     if split not in row.splits:
         raise OLMoDataError(f"{name} has no split '{split}'; it has {', '.join(row.splits)}")
     if isinstance(row, GeneratedRow):
         return row.open(split, moving_shapes or MovingShapesConfig())
-    if isinstance(row, DatasetRow):
-        return open_indexed(row, split)
-    folder = video_root() / row.folder
-    if not folder.is_dir():
-        raise OLMoDataError(f"{name}: not found in {folder}; download from {row.source} (MOLMO_DATA_DIR says where data lies)")
-    raise OLMoDataError(f"{name}: its folder {folder} is there, but this version has no reader for it yet")
+    return open_indexed(row, split, name.partition(":")[0])

@@ -145,7 +145,8 @@ class ExampleSource(torch.utils.data.Dataset):
         rng = example_rng(self.seed, member.name, draw.index, draw.epoch, Purpose.EXAMPLE)
         raw = member.dataset.get(draw.index, rng)
         if member.message_weight is not None:
-            raw = {**raw, "weight": member.message_weight}
+            own = raw.get("weight")
+            raw = {**raw, "weight": member.message_weight * (own if isinstance(own, (int, float)) else 1)}
         return preprocessor(raw, rng)
 
     @staticmethod

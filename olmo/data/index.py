@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,63 +63,71 @@ class IndexedDataset:
     """A split of a data set of the catalogue."""
 
     def __init__(self, row: DatasetRow, split: str, index: Index, folder: Path) -> None:
-        self.row, self.split, self.index, self.folder = row, split, index, folder
-        self.name = row.name
+        self.name, self.split, self.index, self.folder = row.name, split, index, folder
+        self.example = row.example  # not the row, whose other functions need not reach a data worker
 
     def __len__(self) -> int:
         return len(self.index)
 
     def get(self, index: int, rng: np.random.Generator) -> Example:
-        example = self.row.example(self.index[index], rng)
+        example = self.example(self.index[index], rng)
         return {**example, "video": str(self.folder / example["video"])}
 
 
-def open_indexed(row: DatasetRow, split: str) -> IndexedDataset:
-    """Open a split, and build its index if there is none for the files as they are."""
+def open_indexed(row: DatasetRow, split: str, name: str | None = None) -> IndexedDataset:
+    """Open a split, and build its index if there is none for the files as they are. `name`: what errors call it, if by an alias."""
+    name = name or row.name
     folder = video_root() / row.folder
-    path = _index_path(row, split, _files_of(row, split, folder))
-    if not path.exists():
-        _build(row, split, folder, path)
-    return IndexedDataset(row, split, Index(path), folder)
+    files = _files_of(row, split, folder, name)
+    try:
+        index = open_index(name, f"{row.name}-{split}", files, lambda: row.records(folder, split))
+    except OLMoDataError as err:
+        raise OLMoDataError(f"{name}: {err}") from None
+    return IndexedDataset(row, split, index, folder)
 
 
-def _files_of(row: DatasetRow, split: str, folder: Path) -> list[Path]:
+def _files_of(row: DatasetRow, split: str, folder: Path, name: str) -> list[Path]:
     found = []
     for pattern in row.files(split):
         matches = sorted(folder.glob(pattern))
         if not matches:
             there = f"{pattern} is not in {folder}" if folder.is_dir() else f"not found in {folder}"
-            raise OLMoDataError(f"{row.name}: {there}; download from {row.source} (MOLMO_DATA_DIR says where data lies)")
+            raise OLMoDataError(f"{name}: {there}; download from {row.source} (MOLMO_DATA_DIR says where data lies)")
         found += matches
     return found
 
 
-def _index_path(row: DatasetRow, split: str, files: list[Path]) -> Path:
+def open_index(title: str, key: str, files: Sequence[Path], records: Callable[[], Iterator[Record]]) -> Index:
+    """The index of `records` over annotation `files`, built if there is none for the files as they are.
+
+    `title`: how messages call it. `key`: begins the name of its file; an older index of the same key makes room.
+    """
     stats = [(str(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
     mark = hashlib.sha256(json.dumps([VERSION, stats]).encode()).hexdigest()[:16]
-    return data_root() / "indices" / f"{row.name}-{split}-{mark}.arrow"
+    path = data_root() / "indices" / f"{key}-{mark}.arrow"
+    if not path.exists():
+        _build(title, key, records, path)
+    return Index(path)
 
 
-def _build(row: DatasetRow, split: str, folder: Path, path: Path) -> None:
+def _build(title: str, key: str, records: Callable[[], Iterator[Record]], path: Path) -> None:
     """Write the index under its name once it is whole; other processes wait meanwhile."""
     part = path.with_suffix(f".part{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path.parent / f"{row.name}-{split}.lock"):
+        with file_lock(path.parent / f"{key}.lock"):
             if path.exists():
                 return
             try:
-                size = write_index(part, row.records(folder, split))
-                for old in path.parent.glob(f"{row.name}-{split}-{'?' * 16}.arrow"):
+                size = write_index(part, records())
+                for old in path.parent.glob(f"{key}-{'?' * 16}.arrow"):
                     old.unlink()  # whoever has it mapped keeps it
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
     except OSError as err:
-        raise OLMoEnvironmentError(f"the index of {row.name} cannot be written to {path.parent}: {err.strerror or err}") from None
-    except OLMoDataError as err:
-        raise OLMoDataError(f"{row.name}: {err}") from None
-    log.info("indexed %s %s: %d examples", row.name, split, size)
+        raise OLMoEnvironmentError(f"the index of {title} cannot be written to {path.parent}: {err.strerror or err}") from None
+    log.info("indexed %s as %s: %d examples", title, path.name, size)
 
 
 def write_index(path: Path, records: Iterator[Record]) -> int:

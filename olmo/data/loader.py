@@ -20,7 +20,7 @@ from olmo.data.examples import ExampleSource, Limits, Loaded, Preprocessor, from
 from olmo.data.failures import FailureLog
 from olmo.data.lengths import LengthPreprocessor
 from olmo.data.load_video import VideoLoader
-from olmo.data.mixtures import KwargsMixture, Member, RootSizeMixture, WeightedDataset, build_mixture, mixture_by_name
+from olmo.data.mixtures import KwargsMixture, Member, RootSizeMixture, WeightedDataset, build_mixture, mixture_by_name, single_rates
 from olmo.data.moving_shapes import MovingShapesConfig
 from olmo.data.packer import Packer, PackingConfig, pack_examples
 from olmo.data.paths import data_root
@@ -42,7 +42,7 @@ class DataLoaderConfig(BaseConfig):
     """What is trained on, and how it is loaded."""
 
     dataset: str | None = None
-    """Name of a mixture or of a data set; goes before the three mappings below."""
+    """A mixture or a data set by its name, a .jsonl file, or a mixture in a .yaml file; goes before the three mappings below."""
 
     kwargs_mixture: list[KwargsMixture] | None = None
     """Groups of data sets with fixed rates."""
@@ -119,8 +119,7 @@ class DataLoaderConfig(BaseConfig):
         if self.kwargs_mixture is not None:
             return list(self.kwargs_mixture)
         if self.mixture is not None:
-            # A rate per data set is a group per data set.
-            return [KwargsMixture(rate, [WeightedDataset(name)], name) for name, rate in self.mixture.items()]
+            return single_rates(self.mixture)
         if self.root_size_mixture is not None:
             return [KwargsMixture(g.rate, [WeightedDataset(n, None, f) for n, f in g.mixture.items()]) for g in self.root_size_mixture]
         raise OLMoConfigurationError("no training data: set data.dataset to a mixture or data set, for example moving_shapes")

@@ -3,13 +3,16 @@
 import difflib
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from olmo.config import BaseConfig
 from olmo.data.catalogue import check_name, get_dataset, is_known
 from olmo.data.dataset import Dataset
 from olmo.data.moving_shapes import MovingShapesConfig
-from olmo.exceptions import OLMoConfigurationError, OLMoDataError
+from olmo.data.paths import is_data_file
+from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoDataFileError
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +22,7 @@ class WeightedDataset(BaseConfig):
     """A data set in a group of a mixture."""
 
     dataset_name: str = ""
-    """Name in the catalogue, with an optional split: name or name:split."""
+    """Name in the catalogue, with an optional split: name or name:split. Or the path of a .jsonl file, which has no splits."""
 
     sampling_rate: float | None = None
     """Factor on the share that follows from its size."""
@@ -68,6 +71,17 @@ class RootSizeMixture(BaseConfig):
 
 
 @dataclass
+class MixtureFileConfig(BaseConfig):
+    """A mixture in a YAML file: either of the two."""
+
+    groups: list[KwargsMixture] | None = None
+    """Groups of data sets with fixed rates."""
+
+    datasets: dict[str, float] | None = None
+    """Data set -> rate."""
+
+
+@dataclass
 class Member:
     """A data set of a built mixture."""
 
@@ -101,8 +115,16 @@ LATER_MIXTURES = ("debug", "molmo2", "tracking", "molmo_point", "molmo_point_lon
 """Published mixtures with image, text, pointing or tracking data, which this version cannot read yet."""
 
 
+MIXTURE_FILE = "mixture:"
+"""What the path of a YAML file may begin with."""
+
+
 def mixture_by_name(name: str) -> list[KwargsMixture]:
-    """The groups of a named mixture; the name of a data set stands for that data set alone."""
+    """The groups of a named mixture or of a YAML file; the name of a data set or a .jsonl file stands for that alone."""
+    if is_data_file(name):
+        return [KwargsMixture(datasets=[WeightedDataset(name)], name=name)]
+    if name.startswith(MIXTURE_FILE) or name.endswith((".yaml", ".yml")):
+        return read_mixture(Path(name.removeprefix(MIXTURE_FILE)))
     if name in MIXTURES:
         return MIXTURES[name]
     if name in LATER_MIXTURES:
@@ -112,8 +134,30 @@ def mixture_by_name(name: str) -> list[KwargsMixture]:
         check_name(name)
         return [_group(name, name)]
     near = difflib.get_close_matches(name, MIXTURES, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"mixtures: {', '.join(MIXTURES)}, or the name of a data set"
+    hint = f"did you mean '{near[0]}'?" if near else f"mixtures: {', '.join(MIXTURES)}, the name of a data set, a .jsonl or a .yaml file"
     raise OLMoConfigurationError(f"unknown mixture or data set '{name}'; {hint}")
+
+
+def single_rates(rates: Mapping[str, float]) -> list[KwargsMixture]:
+    """A rate per data set is a group per data set."""
+    return [KwargsMixture(rate, [WeightedDataset(name)], name) for name, rate in rates.items()]
+
+
+def read_mixture(path: Path) -> list[KwargsMixture]:
+    """The groups of a YAML file; paths of .jsonl files in it are relative to it."""
+    try:
+        config = MixtureFileConfig.load(path)
+        if (config.groups is None) == (config.datasets is None):
+            raise OLMoConfigurationError("there should be either 'groups' or 'datasets'")
+        groups = single_rates(config.datasets) if config.groups is None else config.groups
+        for entry in (d for group in groups for d in group.datasets):
+            if is_data_file(entry.dataset_name):
+                entry.dataset_name = str(path.parent / entry.dataset_name)
+            else:
+                check_name(entry.dataset_name)
+    except (OLMoConfigurationError, OLMoDataError) as err:
+        raise type(err)(f"the mixture {path}: {err}") from None
+    return groups
 
 
 def build_mixture(groups: list[KwargsMixture], split: str, moving_shapes: MovingShapesConfig) -> list[Member]:
@@ -128,9 +172,14 @@ def build_mixture(groups: list[KwargsMixture], split: str, moving_shapes: Moving
             raise OLMoConfigurationError(f"the rate of mixture group '{group.name}' must not be negative, but is {group.rate}")
         built = []
         for entry in group.datasets:
-            name, _, own_split = entry.dataset_name.partition(":")
+            for key in ("sampling_rate", "root_size_factor"):
+                if (getattr(entry, key) or 0) < 0:
+                    raise OLMoConfigurationError(f"the {key} of '{entry.dataset_name}' must not be negative, but is {getattr(entry, key)}")
+            name, _, own_split = (entry.dataset_name, "", "") if is_data_file(entry.dataset_name) else entry.dataset_name.partition(":")
             try:
                 built.append((entry, get_dataset(name, own_split or split, moving_shapes=moving_shapes)))
+            except OLMoDataFileError:
+                raise
             except OLMoDataError as err:
                 missing.append(str(err))
         total = sum(e.share(len(d)) for e, d in built)

@@ -17,6 +17,11 @@ def video_root() -> Path:
     return data_root() / "video_datasets"
 
 
+def is_data_file(name: str) -> bool:
+    """Whether the name of a data set is the path of a data file of one's own."""
+    return name.endswith(".jsonl")
+
+
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Only one process at a time is inside; the others wait. The system frees it when its owner dies."""

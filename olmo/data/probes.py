@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmo.data.frame_table import read_frame_table
+from olmo.data.video_reader import probe_video
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Probes:
         return length
 
     def _probe(self, path: str) -> VideoLength:
-        info = read_frame_table(path, self.timeout)
+        info = probe_video(path, self.timeout)
         return VideoLength(path, info.width, info.height, info.num_frames, info.duration)
 
     def _execute(self, command: str, values: tuple) -> list[tuple]:

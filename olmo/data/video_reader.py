@@ -6,6 +6,7 @@ so that a caller that shrinks each frame as it comes never holds more than one o
 
 import importlib.util
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 
 from olmo.config import BaseConfig, StrEnum
 from olmo.data.failures import BadVideoError, as_decoding_error
+from olmo.data.frame_folder import FrameFolderBackend, read_frame_folder
 from olmo.data.frame_table import VideoInfo, read_frame_table, video_stream
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError, missing_package
 
@@ -69,6 +71,11 @@ class DecodingBackend(Protocol):
         ...
 
 
+def probe_video(path: str, timeout: float = 60.0) -> VideoInfo:
+    """Times and size of a video file, or of a folder of pictures, without decoding it; `timeout` in seconds."""
+    return read_frame_folder(path) if os.path.isdir(path) else read_frame_table(path, timeout)
+
+
 class VideoReader:
     """What the rest of the project uses: `probe` for times and sizes, `frames_of` for pictures."""
 
@@ -81,7 +88,7 @@ class VideoReader:
         return self.backend.name
 
     def probe(self, path: str) -> VideoInfo:
-        return read_frame_table(path, self.timeout)
+        return probe_video(path, self.timeout)
 
     def frames_at(
         self, path: str, seconds: np.ndarray, transform: FrameTransform | None = None, info: VideoInfo | None = None
@@ -109,8 +116,9 @@ class VideoReader:
     def _timed(self, info: VideoInfo, indices: list[int]) -> Iterator[np.ndarray]:
         """The backend's frames; a limit on the whole clip, and its own errors under one name."""
         deadline = time.monotonic() + self.timeout
+        backend = FrameFolderBackend() if os.path.isdir(info.path) else self.backend
         try:
-            for frame in self.backend.frames(info, indices, self.timeout):
+            for frame in backend.frames(info, indices, self.timeout):
                 if time.monotonic() > deadline:
                     raise BadVideoError(info.path, "timeout", f"{self.timeout:g} s")
                 yield frame

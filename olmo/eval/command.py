@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ Every other word sets a key of the checkpoint's model (--model.vision_backbone.v
 def build_parser(prog: str | None = None) -> CommandParser:
     parser = CommandParser(prog, "Evaluate checkpoints on video tasks. Run it with torchrun, or with python for one process.", EPILOG)
     parser.add_argument("checkpoint", nargs="*", help="checkpoint folders, evaluated one after another")
-    parser.add_argument("--tasks", "--mode", default="video", help="comma list of groups and task[:split] (video)")
+    parser.add_argument("--tasks", "--mode", default="video", help="comma list of groups, task[:split] and .jsonl files (video)")
     parser.add_argument("--device_batch_size", default=BATCH_PRESETS[0], help=f"questions at a time, or {' or '.join(BATCH_PRESETS)}")
     parser.add_argument("--max_examples", type=int, default=-1, help="questions of each task; -1 = all")
     parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: the task's)")
@@ -84,6 +85,16 @@ def check_available(tasks: Sequence[Task]) -> None:
         log.error("missing: %s (%s)", task.title, why_missing(task))
     if missing:
         raise OLMoCliError(f"--tasks: {len(missing)} of {len(tasks)} tasks cannot be run: {', '.join(t.name for t in missing)}")
+    check_data_files(tasks)
+
+
+def check_data_files(tasks: Sequence[Task]) -> None:
+    """Go through every line of the data files among the tasks, before anything large is loaded."""
+    from olmo.data.catalogue import get_dataset
+
+    for task in tasks:
+        if task.dataset is not None:
+            get_dataset(task.dataset)
 
 
 def why_missing(task: Task) -> str:
@@ -141,7 +152,7 @@ def evaluate_checkpoint(
         if content is None:
             on_main(partial(folder.prepare, args.overwrite), partial(cannot_prepare, folder.path), group)
             qa = qa or load_with_overrides(checkpoint, model_overrides, device=world.device, precision=args.precision)
-            dataset = get_dataset(task.name, task.split, moving_shapes=data)
+            dataset = get_dataset(task.source, task.split, moving_shapes=data)
             questions = list_questions(dataset, args.max_examples)
             with ProgressLine(console, task.title, enabled=main) as progress:
                 answered = answer_questions(
@@ -181,9 +192,16 @@ def task_settings(task: Task, args, checkpoint: Path, config, data, precision: s
         "task": task.label,
         "max_new_tokens": args.max_new_tokens or task.max_new_tokens,
         "precision": precision,
-        "data": _plain(data, without=("root", "processes", "num_train")) if task.name == "moving_shapes" else None,
+        "data": data_settings(task, data),
         "model": _plain(config),
     }
+
+
+def data_settings(task: Task, moving_shapes) -> dict[str, Any] | None:
+    """What the questions of a task depend on besides its name: how they are generated, or what the data file holds."""
+    if task.dataset is not None:
+        return {"file": str(Path(task.dataset).absolute()), "sha256": hashlib.sha256(Path(task.dataset).read_bytes()).hexdigest()}
+    return _plain(moving_shapes, without=("root", "processes", "num_train")) if task.name == "moving_shapes" else None
 
 
 def _plain(config, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -212,6 +230,7 @@ def dry_run(args, model_overrides: Sequence[str], data_overrides: Sequence[str],
     """Build every model on the meta device and say what would be asked of it."""
     from olmo.checkpoints import load_config, select_checkpoint
 
+    check_data_files(args.tasks)
     for name in args.checkpoint:
         checkpoint = select_checkpoint(name)
         config = load_config(checkpoint, model_overrides)

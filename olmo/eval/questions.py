@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from olmo.batch import Batch
+from olmo.eval.metrics.accuracy import cluster_of
 from olmo.exceptions import OLMoDataError
 from olmo.inference.api import ExampleReader
 
@@ -76,20 +77,31 @@ def split_example(example: dict[str, Any], index: int) -> list[Question]:
         record = {
             "example_id": str(own.get("example_id", index)) + (f"/{k}" if messages is not None else ""),
             "order": MAX_MESSAGES * index + k,
-            "video": str(example.get("video", "")),
+            "video": str(example.get("video", example.get("image", ""))),
             "question_type": own.get("question_type", "all"),
-            "question": asked.get("question", ""),
-            "answer": asked.get("answers", asked.get("answer", "")),
-            "chance": 1 / len(own["options"]) if own.get("options") else None,
+            **_asked_and_true(asked),
+            "chance": 1 / len(options) if (options := own.get("options") or asked.get("options")) else None,
         }
         questions.append(Question(record["order"], asked, record))
     return questions
 
 
+def _asked_and_true(asked: dict[str, Any]) -> dict[str, Any]:
+    """What a record tells about the question and the right answer; of a conversation of several turns the last is asked."""
+    if "messages" in asked:
+        *_, question, answer = asked["messages"]
+        return {"question": question, "answer": answer}
+    question = {"question": asked.get("question", "")}
+    if asked.get("answer_idx") is None:
+        return question | {"answer": asked.get("answers", asked.get("answer", ""))}
+    options, right = asked["options"], asked["answer_idx"]
+    return question | {"answer": options[right], "options": options, "answer_idx": right}
+
+
 def share_of(questions: Sequence[Question], rank: int, world_size: int) -> list[Question]:
     """The questions of one rank. All questions of a video go to the same rank."""
-    videos = {v: i for i, v in enumerate(dict.fromkeys(q.record["video"] for q in questions))}
-    return [q for q in questions if videos[q.record["video"]] % world_size == rank]
+    videos = {v: i for i, v in enumerate(dict.fromkeys(cluster_of(q.record) for q in questions))}
+    return [q for q in questions if videos[cluster_of(q.record)] % world_size == rank]
 
 
 class QuestionBatches(torch.utils.data.Dataset):

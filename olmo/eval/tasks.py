@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from olmo.data.paths import is_data_file
 from olmo.exceptions import OLMoCliError
 
 BATCH_PRESETS = ("4b-default", "8b-default")
@@ -25,6 +27,13 @@ class Task:
     """Key of `olmo.eval.metrics.METRICS`; None = named here, but this version cannot read its data yet."""
     long_video: bool = False
     """Long videos take smaller batches in the presets."""
+    dataset: str | None = None
+    """What the questions come from, where it is not called as the task: the path of a data file."""
+
+    @property
+    def source(self) -> str:
+        """What the catalogue opens."""
+        return self.dataset or self.name
 
     @property
     def label(self) -> str:
@@ -65,23 +74,33 @@ GROUPS = {
 """Name on the command line -> tasks. `video` is the set of 13 that the STTS results are averaged over."""
 
 
+def own_task(path: str) -> Task:
+    """The lines of a data file as a task: lines with options are scored by the option, the others by the exact answer."""
+    return Task(Path(path).stem, Path(path).name, "all", 64, "option_or_answer", dataset=path)
+
+
 def resolve_tasks(spec: str | Sequence[str]) -> list[Task]:
-    """Turn `video,moving_shapes:train` into task records, in order and without repetition."""
+    """Turn `video,moving_shapes:train,my_val.jsonl` into task records, in order and without repetition."""
     words = spec.split(",") if isinstance(spec, str) else list(spec)
     tasks: dict[str, Task] = {}
     for word in (w.strip() for w in words):
         name, _, split = word.partition(":")
         if name in GROUPS and not split:
             found = [TASKS[n] for n in GROUPS[name]]
+        elif is_data_file(word):
+            found = [own_task(word)]
         elif name in TASKS:
             found = [replace(TASKS[name], split=split) if split else TASKS[name]]
         else:
             known = [*GROUPS, *TASKS]
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}, or a .jsonl file"
             reason = f"'{name}' is a group, and a group takes no split" if name in GROUPS else f"unknown task '{word}'; {hint}"
             raise OLMoCliError(f"--tasks: {reason}")
-        tasks.update({t.label: t for t in found})
+        for task in found:
+            if task.label in tasks and tasks[task.label].source != task.source:
+                raise OLMoCliError(f"--tasks: {tasks[task.label].source} and {task.source} have the same name; evaluate them one at a time")
+            tasks[task.label] = task
     return list(tasks.values())
 
 

@@ -24,6 +24,7 @@ from olmo.inference.generation import GenerationOutput, SamplingConfig, generate
 from olmo.inference.show import show
 from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor, video_cells
 from olmo.nn.pruning_plan import CellGrid
+from olmo.nn.vision_backbone import VisionOutput
 from olmo.preprocessing.example import ProcessedExample
 from olmo.preprocessing.video import LoadVideo, VideoFrames
 
@@ -129,7 +130,7 @@ class VideoQA:
         seconds |= output.seconds
         seconds["total"] = sum(seconds.values())
         seen = self.reader.videos.video
-        keep, scores = kept_cells(output, example)
+        keep, scores = kept_cells(output.vision, example)
         return Answer(
             text=self.decode(output)[0],
             tokens_before=output.tokens_before[0],
@@ -204,11 +205,10 @@ def usable_device(name: torch.device | str) -> torch.device:
     return device
 
 
-def kept_cells(output: GenerationOutput, example: ProcessedExample) -> tuple[np.ndarray | None, np.ndarray | None]:
+def kept_cells(vision: VisionOutput, example: ProcessedExample) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(keep [F, C], scores [F, C]) of the first row, for a row that holds one video; None where the model made none."""
     (segment,) = [s for s in example.segments if s.kind == MultimodalType.VIDEO]
     shape = (segment.num_frames, segment.cells_per_frame)
-    vision = output.vision
     keep = None if vision.keep_rows is None else vision.keep_rows[0, : shape[0] * shape[1]].cpu().numpy().reshape(shape)
     scores = None if vision.scores is None else vision.scores[: shape[0]].float().cpu().numpy().reshape(shape)
     return keep, scores

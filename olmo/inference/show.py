@@ -80,23 +80,26 @@ def as_data_url(picture: np.ndarray, side: int = 168) -> str:
 
 def film_strip(
     frames: np.ndarray,
-    timestamps: Sequence[float],
+    timestamps: Sequence[float] | Sequence[str],
     keep: np.ndarray | None,
     scores: np.ndarray | None,
     grid: CellGrid,
     max_frames: int | None = None,
 ) -> dict[str, Any]:
-    """What the template `strip.html.j2` draws: rows of frames, each with its kept view, heat map and kept count."""
+    """What the template `strip.html.j2` draws: rows of frames, each with its kept view, heat map and kept count.
+
+    `timestamps` are seconds, or what else to write below the frames.
+    """
     chosen = list(range(len(frames)))
     if max_frames and len(frames) > max_frames:
         chosen = np.linspace(0, len(frames) - 1, max_frames).round().astype(int).tolist()
     levels = None if scores is None else score_levels(scores)
     tiles = []
     for i in chosen:
-        kept = None if keep is None else int(keep[i].sum())
+        kept, time = None if keep is None else int(keep[i].sum()), timestamps[i]
         tiles.append(
             {
-                "time": f"{float(timestamps[i]):.1f} s",
+                "time": time if isinstance(time, str) else f"{float(time):.1f} s",
                 "frame": as_data_url(frames[i]),
                 "kept_view": None if keep is None else as_data_url(grey_dropped(frames[i], keep[i], grid)),
                 "heat": None if levels is None or i == 0 else as_data_url(heat_map(frames[i], levels[i], grid)),

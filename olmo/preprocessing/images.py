@@ -63,6 +63,13 @@ def patchify(crops: np.ndarray, patch: int) -> np.ndarray:
     return x.reshape(t, (h // patch) * (w // patch), patch * patch * c)
 
 
+def unpatchify(patches: np.ndarray, grid: tuple[int, int], patch: int) -> np.ndarray:
+    """Undo `patchify`; `grid` = rows and columns of patches."""
+    t, (rows, columns) = len(patches), grid
+    x = patches.reshape(t, rows, columns, patch, patch, -1).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(t, rows * patch, columns * patch, -1)
+
+
 def load_image(source: Any) -> np.ndarray:
     """Path, PIL image or uint8 array -> uint8 [H, W, 3], turned upright by its EXIF tag."""
     if isinstance(source, np.ndarray):
@@ -159,9 +166,23 @@ class PixelConfig:
     def to_patches(self, crops: np.ndarray) -> np.ndarray:
         """uint8 crops [T, *size, 3] -> patches [T, N, patch * patch * 3] in the dtype that the model takes."""
         if not self.uint8:
-            mean, std = (np.asarray(v, dtype=np.float32) for v in PIXEL_STATISTICS[self.normalize])
+            mean, std = self._statistics
             crops = (crops.astype(np.float32) / 255.0 - mean) / std
         return patchify(crops, self.patch)
+
+    def from_patches(self, patches: np.ndarray) -> np.ndarray:
+        """Undo `to_patches`, for people to look at: uint8 crops [T, *size, 3]."""
+        crops = unpatchify(patches, self.grid, self.patch)
+        if not self.uint8:
+            mean, std = self._statistics
+            crops = ((crops * std + mean) * 255.0).round().clip(0, 255).astype(np.uint8)
+        return crops
+
+    @property
+    def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation per colour channel, of pixels in 0..1."""
+        mean, std = PIXEL_STATISTICS[self.normalize]
+        return np.asarray(mean, dtype=np.float32), np.asarray(std, dtype=np.float32)
 
 
 class BlankPixels(PixelConfig):

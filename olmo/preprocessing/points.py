@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
@@ -10,6 +11,7 @@ from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 SEPARATORS = {"html-v1": "\t", "html-v2": ";"}
 """pointing_format -> what separates the frames of one `coords` attribute."""
 NO_POINTS = "There are none."
+NO_TRACKS = "No tracks available."
 
 
 def output_timestamp(seconds: float) -> str:
@@ -39,8 +41,15 @@ def parse_timestamp(value: float | int | str) -> float:
     return seconds
 
 
-def _xy(point: Any) -> tuple[float, float]:
-    return (point["x"], point["y"]) if isinstance(point, dict) else (point[0], point[1])
+Scale = float | tuple[float, float]
+"""The coordinates that mean the right and the bottom edge; one number for both."""
+
+
+def _thousandths(point: Any, scale: Scale) -> tuple[int, int]:
+    """A point as it is written: rounded half to even, and moved into the picture where it lies outside."""
+    x, y = (point["x"], point["y"]) if isinstance(point, dict) else (point[0], point[1])
+    sx, sy = scale if isinstance(scale, (tuple, list)) else (scale, scale)
+    return tuple(min(max(round(1000 * value / size), 0), 1000) for value, size in ((x, sx), (y, sy)))
 
 
 @dataclass(frozen=True)
@@ -56,23 +65,29 @@ class PointFormatter:
                 f"data_formatter.pointing_format '{self.pointing_format}' cannot write points; use {' or '.join(SEPARATORS)}"
             )
 
-    def image(self, points: Sequence[Any], label: str, scale: float | tuple[float, float], mode: str | None = None) -> str:
-        """Points of one image. `scale`: coordinates that mean the right and the bottom edge."""
-        return self.frames([points], ["1"], label, scale, mode)
+    def image(self, points: Sequence[Any], label: str, scale: Scale, mode: str | None = None, alt: str | None = None) -> str:
+        """Points of one image."""
+        return self.frames([points], ["1"], label, [scale], mode, alt)
+
+    def images(self, points: Sequence[Sequence[Any]], numbers: Sequence[int], label: str, scales: Sequence[Scale], mode: str | None) -> str:
+        """Points of several images; `numbers` (from 1) say which, `scales` are theirs."""
+        return self.frames(points, [str(n) for n in numbers], label, scales, mode)
 
     def video(
-        self,
-        points: Sequence[Sequence[Any]],
-        times: Sequence[float],
-        label: str,
-        scale: float | tuple[float, float],
-        mode: str | None = None,
+        self, points: Sequence[Sequence[Any]], times: Sequence[float | str], label: str, scale: Scale, mode: str | None = None
     ) -> str:
         """Points per frame of a video, `times` in seconds or as clock strings."""
-        return self.frames(points, [output_timestamp(parse_timestamp(t)) for t in times], label, scale, mode)
+        names = [output_timestamp(parse_timestamp(t)) for t in times]
+        return self.frames(points, names, label, [scale] * len(points), mode)
 
     def frames(
-        self, points: Sequence[Sequence[Any]], names: Sequence[str], label: str, scale: float | tuple[float, float], mode: str | None = None
+        self,
+        points: Sequence[Sequence[Any]],
+        names: Sequence[str],
+        label: str,
+        scales: Sequence[Scale],
+        mode: str | None = None,
+        alt: str | None = None,
     ) -> str:
         """Points of several frames. `mode`: None or point; point_then_count, count_then_point, count add or give the number."""
         if len(points) != len(names):
@@ -82,19 +97,44 @@ class PointFormatter:
             return str(total)
         if total == 0:
             return NO_POINTS
-        sx, sy = scale if isinstance(scale, (tuple, list)) else (scale, scale)
-        groups, number = [], 0
-        for name, frame in zip(names, points, strict=True):
-            words = [name]
-            rounded = sorted((min(max(round(1000 * x / sx), 0), 1000), min(max(round(1000 * y / sy), 0), 1000)) for x, y in map(_xy, frame))
-            for x, y in rounded:
-                number += 1
-                words.append(f"{number} {x:03d} {y:03d}")
-            if rounded:
-                groups.append(" ".join(words))
-        text = f'<points coords="{SEPARATORS[self.pointing_format].join(groups)}">{label}</points>'
+        numbers = count(1)
+        groups = [
+            (name, [(next(numbers), *xy) for xy in sorted(_thousandths(point, scale) for point in frame)])
+            for name, frame, scale in zip(names, points, scales, strict=True)
+        ]
+        text = self._block("points", groups, label, alt)
         if mode == "point_then_count":
             return f"Counting the {text} shows a total of {total}."
         if mode == "count_then_point":
             return f"There are {total} {text}."
         return text
+
+    def tracks(self, frames: Sequence[dict[str, Any]], label: str, scale: Scale, start_end_only: bool = False) -> str:
+        """Where objects are at several times: frames `{time, points: [{object_id, point, occluded}]}` in any order.
+
+        Objects are numbered by their first appearance, within a frame by place. Occluded points are left out, and so are frames
+        without any. `start_end_only`: of every object only the first and the last frame that shows it.
+        """
+        if not frames:
+            return NO_TRACKS
+        seen = []  # (time, {object: (x, y)}) in order of time
+        for frame in sorted(frames, key=lambda f: parse_timestamp(f["time"])):
+            visible = {p["object_id"]: _thousandths(p["point"], scale) for p in frame["points"] if not p["occluded"]}
+            seen.append((output_timestamp(parse_timestamp(frame["time"])), visible))
+        numbers: dict[Any, int] = {}
+        shown: dict[Any, list[int]] = {}  # object -> its frames
+        for at, (_, visible) in enumerate(seen):
+            for name in sorted(visible, key=visible.get):
+                numbers.setdefault(name, len(numbers) + 1)
+                shown.setdefault(name, []).append(at)
+        groups = []
+        for at, (time, visible) in enumerate(seen):
+            wanted = [n for n in visible if not start_end_only or at in (shown[n][0], shown[n][-1])]
+            groups.append((time, sorted((numbers[n], *visible[n]) for n in wanted)))
+        return self._block("tracks", groups, label) if numbers else NO_POINTS
+
+    def _block(self, tag: str, groups: Sequence[tuple[str, list[tuple[int, int, int]]]], label: str, alt: str | None = None) -> str:
+        """`groups`: (frame, [(id, x, y)]); those without points are left out."""
+        words = [" ".join([name, *(f"{n} {x:03d} {y:03d}" for n, x, y in points)]) for name, points in groups if points]
+        attribute = "" if alt is None else f' alt="{alt}"'
+        return f'<{tag}{attribute} coords="{SEPARATORS[self.pointing_format].join(words)}">{label}</{tag}>'

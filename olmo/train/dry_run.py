@@ -8,8 +8,9 @@ from rich.table import Table
 
 from olmo.batch import Batch
 from olmo.data.moving_shapes import is_generated
+from olmo.data.paths import is_data_file
 from olmo.distributed import World
-from olmo.exceptions import OLMoDataError
+from olmo.exceptions import OLMoDataError, OLMoDataFileError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.preprocessor import build_llm_tokenizer
 from olmo.nn.flops import FlopCount, flops_for_batch, format_flops
@@ -45,6 +46,8 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
         try:
             here = cfg.with_overrides(["data.num_workers=0", "data.prefetch_factor=null"])
             return next(iter(build_loader(here, world, tokenizer=tokenizer, rows=rows)))
+        except OLMoDataFileError:
+            raise
         except OLMoDataError as err:
             missing = str(err).partition(";")[0]
     log.info("a synthetic batch of the configured shapes stands in for the data: %s", missing)
@@ -53,7 +56,11 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
 
 def not_generated(cfg: TrainConfig) -> str | None:
     """A dry run generates nothing: which generated data set is not there yet, or None."""
-    wanted = any(d.dataset_name.startswith("moving_shapes") for group in cfg.data.groups() for d in group.datasets)
+    wanted = any(
+        d.dataset_name.startswith("moving_shapes") and not is_data_file(d.dataset_name)
+        for group in cfg.data.groups()
+        for d in group.datasets
+    )
     there = not wanted or is_generated(cfg.data.moving_shapes, cfg.data.split)
     return None if there else "moving_shapes has not been generated yet"
 

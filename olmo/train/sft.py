@@ -27,7 +27,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
         prog, "Train a video model on a mixture, with or without token scoring; with torchrun, or with python for one process.", EPILOG
     )
     parser.add_argument("checkpoint", help="checkpoint folder, YAML file or config name")
-    parser.add_argument("mixture", help="mixture or data set, such as moving_shapes or all-v5-video-academic-only")
+    parser.add_argument("mixture", help="mixture or data set, such as moving_shapes, my.jsonl or mixture:my.yaml")
     parser.add_argument("--global_batch_size", type=int, help=f"sequences per optimiser step ({DEFAULT_GLOBAL_BATCH})")
     parser.add_argument("--device_batch_size", type=int, help=f"sequences per device and pass ({DEFAULT_DEVICE_BATCH})")
     parser.add_argument("--seq_len", type=int, help=f"tokens per sequence, counted after pruning ({DEFAULT_SEQ_LEN})")
@@ -157,7 +157,7 @@ def build_train_config(args: argparse.Namespace, overrides: Sequence[str]):
 def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
     """The mixture and the flags that were given, as overrides."""
     given = {
-        "data.dataset": args.mixture,
+        "data.dataset": json.dumps(args.mixture, ensure_ascii=False),  # a path may hold what YAML reads otherwise
         "global_train_batch_size": args.global_batch_size,
         "device_train_microbatch_size": args.device_batch_size,
         "data.sequence_length": args.seq_len,

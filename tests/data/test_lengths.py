@@ -19,6 +19,7 @@ from olmo.exceptions import OLMoDataError
 from olmo.models.molmo2.preprocessor import build_preprocessor
 from olmo.models.temporal_video_olmo.config import TemporalVideoOlmoConfig
 from tests.data.clips import broken_zoo, write_clip
+from tests.data.test_frame_folder import write_frames
 
 ARRAYS = ("input_tokens", "target_tokens", "loss_masks", "position_ids", "subsegment_ids", "token_pooling")
 SAMPLING = {
@@ -42,6 +43,7 @@ def files(tmp_path_factory):
         "uneven": str(write_clip(folder / "uneven.mp4", frames=30, times=np.cumsum(1 + np.arange(30) % 3), begin=1.5)),
         "wide": str(folder / "wide.jpg"),
         "turned": str(folder / "turned.jpg"),
+        "pictures": write_frames(folder / "pictures", [1, 2, 3, 5, 6, 7, 9]),
     }
 
 
@@ -54,6 +56,7 @@ def examples(files):
     yield tree | {"video": files["uneven"]}
     yield question | {"video": files["clip"], "metadata": {"clip_start_time": 0.7, "clip_end_time": 3.1}, "subtitle": subtitle}
     yield question | {"video": files["uneven"], "metadata": {"sampler_overrides": {"max_frames": 3}}}
+    yield question | {"video": files["pictures"]}
     yield still | {"image": files["wide"]}
     yield still | {"image": files["turned"]}
     yield {k: v for k, v in still.items() if k != "style"} | {"style": "text_sft"}
@@ -106,8 +109,8 @@ def count_probes(monkeypatch):
     from olmo.data import probes
 
     calls = []
-    real = probes.read_frame_table
-    monkeypatch.setattr(probes, "read_frame_table", lambda path, timeout: calls.append(path) or real(path, timeout))
+    real = probes.probe_video
+    monkeypatch.setattr(probes, "probe_video", lambda path, timeout: calls.append(path) or real(path, timeout))
     return calls
 
 

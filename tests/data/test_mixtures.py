@@ -53,7 +53,7 @@ def test_the_thirteen_benchmarks_and_their_published_names(no_data):
     assert len(BENCHMARKS) == 13
     for name in [*BENCHMARKS, "temp_compass_internal", "long_video_bench", "mlvu_mc_test", "perception_test_test"]:
         row, split = check_name(name)
-        with pytest.raises(OLMoDataError, match=f"^{name}: not found in"):
+        with pytest.raises(OLMoDataError, match=f"^({name}|{row.name}): not found in"):
             get_dataset(name, split or row.splits[-1])
 
 
@@ -75,12 +75,6 @@ def test_rows_are_sound():
     for alias, target in ALIASES.items():
         row, _, split = target.partition(":")
         assert alias not in ROWS and row in ROWS and (not split or split in ROWS[row].splits)
-
-
-def test_present_data_without_a_reader_says_so(no_data):
-    (no_data / "video_datasets" / "STAR").mkdir(parents=True)
-    with pytest.raises(OLMoDataError, match="star: its folder .* is there, but this version has no reader"):
-        get_dataset("star", "train")
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,14 @@ def read(name: str) -> dict:
     return json.loads((FOLDER / name).read_text())
 
 
-def cases(name: str, *kinds: str, where=lambda case: True) -> list:
+def cases(name: str, *kinds: str) -> list:
     """Parameters for the cases of these kinds (all without kinds)."""
     found = []
     for case in read(name)["cases"] if (FOLDER / name).is_file() else ():
         if kinds and case.get("kind") not in kinds:
             continue
         TAKEN.add((name, case.get("kind")))
-        if where(case):
-            found.append(pytest.param(case, id=case["name"]))
+        found.append(pytest.param(case, id=case["name"]))
     return goldens.or_absent(found, f"file data/{name}")
 
 

@@ -167,3 +167,11 @@ def test_high_resolution_is_drawn_while_training():
 def test_crop_settings_are_checked(config):
     with pytest.raises(OLMoConfigurationError, match=next(iter(config))):
         MultiCropConfig(**config).check(PixelConfig())
+
+
+@pytest.mark.parametrize("settings", [{}, {"uint8": False}, {"uint8": False, "normalize": "openai"}])
+def test_patches_become_the_pixels_that_they_were(settings):
+    """Seen to fail with rows and columns of the grid exchanged, and without the mean."""
+    pixels = PixelConfig(size=(28, 42), **settings)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 28, 42, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(pixels.from_patches(pixels.to_patches(crops)), crops)

@@ -11,6 +11,7 @@ from typing import Any
 from olmo.eval.metrics.accuracy import Score, accuracy_by_type
 from olmo.eval.metrics.answers import same_short_answer
 from olmo.eval.metrics.intervals import wilson_interval
+from olmo.eval.metrics.options import chosen_option
 from olmo.eval.metrics.paired import PairedDifference, paired_difference
 
 Record = Mapping[str, Any]
@@ -21,7 +22,14 @@ def _right_short_answer(record: Record) -> bool:
     return same_short_answer(record["prediction"], record["answer"])
 
 
-IS_CORRECT: dict[str, Callable[[Record], bool]] = {"short_answer": _right_short_answer}
+def _right_option_or_answer(record: Record) -> bool:
+    """The right option where there are options, the exact short answer elsewhere."""
+    if record.get("options"):
+        return chosen_option(record["prediction"], record["options"]) == record["answer_idx"]
+    return _right_short_answer(record)
+
+
+IS_CORRECT: dict[str, Callable[[Record], bool]] = {"short_answer": _right_short_answer, "option_or_answer": _right_option_or_answer}
 """Name in a task record -> what counts as right: scores, differences of models and marks on single answers all ask here."""
 METRICS: dict[str, Callable[[Sequence[Record]], dict[str, Score]]] = {
     name: partial(accuracy_by_type, is_correct=rule) for name, rule in IS_CORRECT.items()
@@ -36,6 +44,7 @@ __all__ = [
     "Record",
     "Score",
     "accuracy_by_type",
+    "chosen_option",
     "paired_difference",
     "same_short_answer",
     "short_answer",

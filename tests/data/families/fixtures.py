@@ -14,6 +14,18 @@ from olmo.data.dataset import Dataset, Example
 
 SEED = 7
 
+MC, OE = "video_multiple_choice", "video_short_answer"
+
+
+def mc(question: str, options: list[str], answer: int, style: str = MC) -> dict:
+    """The message of a question with options."""
+    return {"question": question, "options": options, "answer_idx": answer, "style": style}
+
+
+def oe(question: str, answer: str, style: str = OE) -> dict:
+    """The message of a question with a text as answer."""
+    return {"question": question, "answer": answer, "style": style}
+
 
 class Miniature:
     """The folder of one data set below a data directory of its own."""
@@ -34,7 +46,7 @@ class Miniature:
     def json(self, name: str, content: Any) -> Path:
         return self.text(name, json.dumps(content))
 
-    def jsonl(self, name: str, lines: list[dict]) -> Path:
+    def jsonl(self, name: str, lines: list) -> Path:
         return self.text(name, "".join(json.dumps(line) + "\n" for line in lines))
 
     def csv(self, name: str, rows: list[dict], delimiter: str = ",") -> Path:
@@ -46,7 +58,6 @@ class Miniature:
         return path
 
     def parquet(self, name: str, rows: list[dict]) -> Path:
-
         path = self._path(name)
         pq.write_table(pa.Table.from_pylist(rows), path)
         return path
