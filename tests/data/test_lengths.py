@@ -62,19 +62,21 @@ def examples(files):
     yield {k: v for k, v in still.items() if k != "style"} | {"style": "text_sft"}
 
 
-def preprocessors(request, sampling: list[str], *more: str):
+def preprocessors(request, sampling: list[str], *more: str, probes: Probes = Probes(None)):
     model = TemporalVideoOlmoConfig.from_dict(read_yaml(request.config.rootpath / "configs" / "tiny.yaml")["model"])
     model = model.with_overrides([f"mm_preprocessor.video.{o}" for o in sampling] + list(more))
     loader = VideoLoader(VideoReaderConfig("pyav"))
     real = build_preprocessor(model, is_training=True, seq_len=2000, load_video=loader)
-    return real, LengthPreprocessor(real, Probes(None))
+    return real, LengthPreprocessor(real, probes)
 
 
 @pytest.mark.parametrize(("sampling", "more"), [*((s, ()) for s in SAMPLING), ("times", ("vision_backbone.normalize_on_gpu=false",))])
-def test_measuring_gives_the_example_without_its_pixels(request, files, monkeypatch, sampling, more):
+def test_measuring_gives_the_example_without_its_pixels(request, files, tmp_path, monkeypatch, sampling, more):
     """Oracle: the real preprocessor. Seen to fail with another generator, when a clip's start is not taken off, and when the sides
     of a turned image are not exchanged."""
-    real, measuring = preprocessors(request, SAMPLING[sampling], *more)
+    probes = Probes(tmp_path / "probes.sqlite")
+    probes(files["pictures"])  # once, its first picture tells the size
+    real, measuring = preprocessors(request, SAMPLING[sampling], *more, probes=probes)
     expected = [real(e, np.random.default_rng(n)) for n, e in enumerate(examples(files))]
     monkeypatch.setattr(VideoReader, "frames_of", None)  # decoding would fail now
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
