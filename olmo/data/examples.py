@@ -86,13 +86,13 @@ class ExampleSource(torch.utils.data.Dataset):
         self,
         members: Sequence[Member],
         preprocessor: Preprocessor,
-        measuring: Preprocessor,
         limits: Limits,
         *,
         seed: int,
         shuffle: bool,
+        measuring: Preprocessor | None = None,
     ) -> None:
-        """`measuring` gives examples as long as those of `preprocessor`, whose pixels are never looked at."""
+        """`measuring` gives examples as long as those of `preprocessor`, whose pixels are never looked at; needed to measure places."""
         self.members, self.limits, self.seed = list(members), limits, seed
         self.preprocessor, self.measuring = preprocessor, measuring
         self.stream = MixtureStream([Source(m.name, len(m.dataset), m.rate) for m in members], seed, shuffle)
@@ -101,8 +101,13 @@ class ExampleSource(torch.utils.data.Dataset):
         if isinstance(task, int):
             return self._handed_over(self._first_usable(task, self.preprocessor))
         if isinstance(task, tuple):
-            return [replace(self._first_usable(place, self.measuring), example=None) for place in task]
+            return [self.measure(place) for place in task]
         return self._handed_over(self.read(task))
+
+    def measure(self, place: int) -> Loaded:
+        """How long the example of a place will be."""
+        found = self._first_usable(place, self.measuring)
+        return found if found.example is None else replace(found, example=None, lengths=Lengths.of(found.example))
 
     def read(self, measured: Loaded) -> Loaded:
         """The example that was measured. One that cannot be decoded is missing from its row and nothing takes its place, since
@@ -132,7 +137,7 @@ class ExampleSource(torch.utils.data.Dataset):
                 if reason := self.limits.refusal(example):
                     loaded.rejected[reason] += 1
                     continue
-                loaded.attempt, loaded.example, loaded.lengths = attempt, example, Lengths.of(example)
+                loaded.attempt, loaded.example = attempt, example
                 return loaded
             loaded.error = OLMoDataError(self._exhausted(loaded))
         except OLMoError as err:

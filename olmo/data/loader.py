@@ -176,7 +176,7 @@ class TrainLoader:
             self.max_frames,
             collator.vision_ids,
         )
-        self.source = ExampleSource(members, preprocessor, measuring, limits, seed=cfg.seed, shuffle=cfg.shuffle)
+        self.source = ExampleSource(members, preprocessor, limits, seed=cfg.seed, shuffle=cfg.shuffle, measuring=measuring)
         self.failures = FailureLog(cfg.max_bad_fraction)
         self.rejected: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
