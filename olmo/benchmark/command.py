@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from olmo.benchmark.cases import PROFILES, Case, cases_of
-from olmo.benchmark.data import decode, decode_cases, decode_key, pack
+from olmo.benchmark.data import decode, decode_cases, decode_key
 from olmo.benchmark.loading import loading_key, wait_for_data
+from olmo.benchmark.packing import TOPKS, pack, pack_key
 from olmo.benchmark.render import write_page
 from olmo.benchmark.results import ResultFile, Row, device_name
 from olmo.benchmark.run import ARMS, measure, prepare
@@ -121,8 +122,8 @@ def rows_of(part: str, profile: str, device: torch.device, rounds: int, clips: P
         steps = 10 if profile == "smoke" else 100
         rows |= {loading_key(n): lambda n=n: wait_for_data(n, steps, clips) for n in (0, 2)}
     if part in ("pack", "all"):
-        examples = 100 if profile == "smoke" else 500
-        rows |= {f"pack/rows/{k:g}": lambda k=k: pack(k, rounds, examples) for k in (0.0, 0.3, 0.5)}
+        examples = 300 if profile == "smoke" else 2000
+        rows |= {pack_key(k): lambda k=k: pack(k, rounds, examples) for k in TOPKS}
     return rows
 
 

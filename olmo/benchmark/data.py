@@ -1,4 +1,4 @@
-"""What happens before the model: decoding frames, and filling rows with examples."""
+"""What happens before the model: decoding frames."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ import torch
 from olmo.benchmark.measure import Timing, interleave
 from olmo.benchmark.results import Row, current_commit
 from olmo.data.moving_shapes import encode
-from olmo.data.packer import Item, Packer, PackingConfig
 from olmo.data.video_reader import BACKENDS, VideoReaderConfig
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.preprocessing.images import resize_frame
@@ -89,36 +88,4 @@ def decode(backend: str, resolution: str, frames: int, rounds: int, folder: Path
             "frames_per_second": frames / timing.median,
             "frames_per_core_second": frames / median(cpu[1:] or cpu),
         },
-    )
-
-
-def pack(topk: float, rounds: int, examples: int) -> Row:
-    """Examples of many lengths into rows of the published recipe: how full the rows are, and what packing one example takes."""
-    rng = np.random.default_rng(0)
-    budget = 9686
-    frames = rng.integers(8, 65, examples)
-    tokens = (frames * (81 * (1 - topk) + 2)).astype(int) + rng.integers(30, 400, examples)
-    filled: list[float] = []
-
-    def run() -> None:
-        packer: Packer[int] = Packer(PackingConfig(), budget, 128)
-        sizes = enumerate(zip(tokens, frames, strict=True))
-        rows = [row for i, (t, f) in sizes if (row := packer.add(Item(int(t), int(f), i, i)))]
-        filled.append(float(np.mean([sum(item.num_tokens for item in row) / budget for row in rows])))
-
-    timing = interleave({"pack": run}, rounds, 1, torch.device("cpu"))["pack"]
-    return Row(
-        key=f"pack/rows/{topk:g}",
-        part="pack",
-        method="knapsack",
-        packing="",
-        topk=topk,
-        frames=int(frames.mean()),
-        direction="forward",
-        seconds_median=timing.median,
-        seconds_iqr=timing.iqr,
-        baseline="",
-        rounds=rounds,
-        commit=current_commit(),
-        details={"examples": examples, "examples_per_second": examples / timing.median, "filled": filled[-1], "row_tokens": budget},
     )

@@ -129,8 +129,18 @@ def _decode_table(rows: Sequence[Row]) -> str:
 
 
 def _pack_table(rows: Sequence[Row]) -> str:
-    cells = [[f"{r.topk:g}", f"{100 * r.details['filled']:.1f} %", f"{r.details['examples_per_second']:.0f}"] for r in rows]
-    return _lines("removed|rows filled|examples per second", cells)
+    cells = []
+    for r in rows:
+        d = r.details
+        fills = [f"{100 * d[k]:.1f} %" for k in ("token_fill", "frame_fill")]
+        scarce = d["scarce"] == "frames"
+        fills[scarce] = f"**{fills[scarce]}**"
+        bounds = [f"{100 * d[k]:.1f} %" for k in ("possible", "published_filled")]
+        waits = [str(d["pool"]), f"{d['longest_wait']} of {d['max_age']}"]
+        cells.append([f"{r.topk:g}", *fills, *bounds, *waits, f"{d['examples_per_second']:.0f}", f"{d['work_max_over_mean']:.3f}"])
+    head = "removed|tokens filled|frames filled|possible|published packer|examples waiting|rows waited at most"
+    note = "The scarcer budget is bold; *possible* and *published packer* are about it. Work is estimated FLOPs, in the worst of all steps."
+    return f"{_lines(f'{head}|examples per second|work of 8 ranks, max / mean', cells)}\n\n{note}"
 
 
 def plot(rows: Sequence[Row], file: Path) -> bool:

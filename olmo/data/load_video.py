@@ -1,23 +1,47 @@
-"""From a path and a sampler to `VideoFrames`: the decoder that is handed to the preprocessor."""
+"""From a path and a sampler to `VideoFrames`: the decoder that is handed to the preprocessor, and a stand-in that only measures."""
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from olmo.data.failures import BadVideoError
 from olmo.data.frame_table import VideoInfo
-from olmo.data.video_reader import VideoReader, VideoReaderConfig
-from olmo.preprocessing.frame_sampling import FrameSampler, TimeSampler
+from olmo.data.probes import Probes, VideoLength
+from olmo.data.video_reader import FrameTransform, VideoReader, VideoReaderConfig
+from olmo.preprocessing.frame_sampling import FrameSampler, Sample, TimeSampler
+from olmo.preprocessing.images import blank
 from olmo.preprocessing.video import VideoFrames
 
 
-class VideoLoader:
-    """Decodes the frames that a sampler chooses (`olmo.preprocessing.video.LoadVideo`).
+class _ChoosesFrames:
+    """Lets a sampler choose frames (`olmo.preprocessing.video.LoadVideo`).
 
     Time stamps are the sampler's times, relative to the start of the clip, whichever frame was shown then: they become
     text, and the text must not depend on the frame rate of the file.
     """
+
+    def __call__(
+        self,
+        path: str,
+        sampler: TimeSampler | FrameSampler,
+        *,
+        clip: tuple[float, float] | None = None,
+        transform: FrameTransform | None = None,
+    ) -> VideoFrames:
+        info = self.probe(path)
+        chosen = choose(info, sampler, clip)
+        return VideoFrames(
+            frames=self.frames(info, chosen, transform),
+            timestamps=chosen.times,
+            target_fps=chosen.sample.target_fps,
+            size_wh=(info.width, info.height),
+            sampled=chosen.sample.sampled,
+        )
+
+
+class VideoLoader(_ChoosesFrames):
+    """Decodes the frames that are chosen."""
 
     def __init__(self, config: VideoReaderConfig | None = None) -> None:
         self.config = config or VideoReaderConfig()
@@ -32,36 +56,45 @@ class VideoLoader:
             self._reader = self.config.build()
         return self._reader
 
-    def __call__(
-        self,
-        path: str,
-        sampler: TimeSampler | FrameSampler,
-        *,
-        clip: tuple[float, float] | None = None,
-        transform: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> VideoFrames:
-        info = self.reader.probe(path)
-        start, end = (0.0, info.duration) if clip is None else (float(clip[0]), min(float(clip[1]), info.duration))
-        if not 0 <= start < end:
-            raise BadVideoError(info.path, "invalid_clip", f"clip {list(clip or (start, end))}, video {info.duration:.3f} s")
-        by_time = isinstance(sampler, TimeSampler)
-        sample, times, indices = (_by_time if by_time else _by_index)(info, sampler, start, end)
-        frames = self.reader.frames_of(info, indices, transform)
-        return VideoFrames(
-            frames=frames,
-            timestamps=times,
-            target_fps=sample.target_fps,
-            size_wh=(info.width, info.height),
-            sampled=sample.sampled,
-        )
+    def probe(self, path: str) -> VideoInfo:
+        return self.reader.probe(path)
+
+    def frames(self, info: VideoInfo, chosen: "Chosen", transform: FrameTransform | None) -> np.ndarray:
+        return self.reader.frames_of(info, info.index_at(chosen.where) if chosen.by_time else chosen.where, transform)
 
 
-def _by_time(info: VideoInfo, sampler: TimeSampler, start: float, end: float):
-    sample = sampler(end - start)
-    return sample, sample.positions, info.index_at(start + sample.positions)
+class VideoMeasurer(_ChoosesFrames):
+    """Stands in for a `VideoLoader` where only lengths are wanted: as many frames with the same times, all of them blank."""
+
+    def __init__(self, probe: Probes) -> None:
+        self.probe = probe
+
+    def frames(self, info: VideoLength, chosen: "Chosen", transform: FrameTransform | None) -> np.ndarray:
+        frame = blank((info.height, info.width, 3))
+        frame = frame if transform is None else transform(frame)
+        return np.broadcast_to(frame, (len(chosen.times), *frame.shape))
 
 
-def _by_index(info: VideoInfo, sampler: FrameSampler, start: float, end: float):
+class Chosen(NamedTuple):
+    """The frames that a sampler chose of a clip."""
+
+    sample: Sample
+    times: np.ndarray
+    """[T] seconds, relative to the start of the clip."""
+    where: np.ndarray
+    """[T] seconds from the start of the video, or numbers of frames."""
+    by_time: bool
+    """Which of the two."""
+
+
+def choose(info: VideoInfo | VideoLength, sampler: TimeSampler | FrameSampler, clip: tuple[float, float] | None) -> Chosen:
+    """Let `sampler` choose frames of a video, or of `clip` = (start, end) seconds of it."""
+    start, end = (0.0, info.duration) if clip is None else (float(clip[0]), min(float(clip[1]), info.duration))
+    if not 0 <= start < end:
+        raise BadVideoError(info.path, "invalid_clip", f"clip {list(clip or (start, end))}, video {info.duration:.3f} s")
+    if isinstance(sampler, TimeSampler):
+        sample = sampler(end - start)
+        return Chosen(sample, sample.positions, start + sample.positions, by_time=True)
     fps = info.fps
     # The tolerance keeps 0.3 * 10 from becoming frame 2 (or 4, at the end).
     first = math.floor(start * fps + 1e-6)
@@ -69,4 +102,4 @@ def _by_index(info: VideoInfo, sampler: FrameSampler, start: float, end: float):
     if total < 1:
         raise BadVideoError(info.path, "invalid_clip", f"no frame between {start:.3f} s and {end:.3f} s")
     sample = sampler(fps, total)
-    return sample, sample.positions / fps, first + sample.positions
+    return Chosen(sample, sample.positions / fps, first + sample.positions, by_time=False)

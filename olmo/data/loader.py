@@ -1,20 +1,15 @@
 """Batches for training: an endless stream that can be stopped after any batch and continued exactly there.
 
-Workers only read and preprocess; packing happens in one thread per rank, in the order of the stream. So the batches do
-not depend on the number of workers, and the whole state is a place in the stream plus the places that wait in the packer.
-Rank r of R takes the places r, r + R, r + 2R, ...: without packing every global batch holds the same examples for any R.
+Workers measure, read and preprocess; rows are planned before anything is decoded, and packed in one thread per rank. So the
+batches do not depend on the number of workers, a global batch holds the same rows for any number of ranks, and the whole state is
+a place in the stream plus the places whose examples wait to be packed.
 """
 
-import ctypes
 import logging
-import signal
-import sys
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain, count
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -23,21 +18,23 @@ from olmo.config import BaseConfig
 from olmo.data.background import in_background
 from olmo.data.examples import ExampleSource, Limits, Loaded, Preprocessor, from_shared
 from olmo.data.failures import FailureLog
+from olmo.data.lengths import LengthPreprocessor
 from olmo.data.load_video import VideoLoader
 from olmo.data.mixtures import KwargsMixture, Member, RootSizeMixture, WeightedDataset, build_mixture, mixture_by_name, single_rates
 from olmo.data.moving_shapes import MovingShapesConfig
-from olmo.data.packer import Item, Packer, PackingConfig, pack_examples
+from olmo.data.packer import Packer, PackingConfig, pack_examples
+from olmo.data.paths import data_root
+from olmo.data.plan import ExampleCost, PlannedBatch, Planner, Position
+from olmo.data.probes import Probes
+from olmo.data.row_streams import PackedRows, Row, SingleRows
 from olmo.data.video_reader import VideoBackend, VideoReaderConfig
-from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
+from olmo.data.workers import naming_dead_workers, results_of
+from olmo.exceptions import OLMoConfigurationError
 from olmo.preprocessing.collator import Collator
 from olmo.preprocessing.example import ProcessedExample
+from olmo.preprocessing.multimodal import ExamplePreprocessor
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-PR_SET_PDEATHSIG = 1
-"""Linux (prctl.h): the signal a process gets when its parent ends."""
 
 
 @dataclass
@@ -134,26 +131,23 @@ class DataLoaderConfig(BaseConfig):
 
 def build_train_loader(
     cfg: DataLoaderConfig,
-    preprocessor: Preprocessor,
+    preprocessor: ExamplePreprocessor,
     collator: Collator,
     *,
     device_batch_size: int,
     rank: int = 0,
     world_size: int = 1,
+    cost: ExampleCost = ExampleCost(),
 ) -> "TrainLoader":
-    """The stream of batches of one rank, `device_batch_size` rows each. Opens (and if need be generates) the data sets."""
+    """The stream of batches of one rank, `device_batch_size` rows each. Opens (and if need be generates) the data sets.
+
+    `cost`: the work that is balanced between ranks where rows are packed.
+    """
     cfg.check()
     members = build_mixture(cfg.groups(), cfg.split, cfg.moving_shapes)
-    return TrainLoader(cfg, members, preprocessor, collator, device_batch_size=device_batch_size, rank=rank, world_size=world_size)
-
-
-@dataclass(frozen=True)
-class _Position:
-    """Where a rank is: the next of its places, and the places whose examples wait in the packer."""
-
-    next: int = 0
-    waiting: tuple[int, ...] = ()
-    reads: dict[str, Any] | None = None
+    measuring = LengthPreprocessor(preprocessor, Probes(data_root() / "indices" / "probes.sqlite", cfg.decode_timeout))
+    ranks = {"rank": rank, "world_size": world_size}
+    return TrainLoader(cfg, members, preprocessor, collator, measuring, device_batch_size=device_batch_size, cost=cost, **ranks)
 
 
 class TrainLoader:
@@ -165,195 +159,139 @@ class TrainLoader:
         members: Sequence[Member],
         preprocessor: Preprocessor,
         collator: Collator,
+        measuring: Preprocessor,
         *,
         device_batch_size: int,
         rank: int = 0,
         world_size: int = 1,
+        cost: ExampleCost = ExampleCost(),
     ) -> None:
+        """`measuring`: gives examples as long as `preprocessor` does, without decoding; asked only where rows are packed."""
         assert 0 <= rank < world_size and device_batch_size > 0
-        self.cfg, self.collator = cfg, collator
+        self.cfg, self.collator, self.cost = cfg, collator, cost
         self.device_batch_size, self.rank, self.world_size = device_batch_size, rank, world_size
-        self.max_frames = None if cfg.packing is None else (cfg.packing.max_frames or preprocessor.max_frames)
+        self.max_frames = None if cfg.packing is None else cfg.packing.row_frames(preprocessor.max_frames)
         limits = Limits(
             cfg.sequence_length if cfg.packing is not None or cfg.pad == "to_max" else None,
             self.max_frames,
             collator.vision_ids,
         )
-        self.source = ExampleSource(members, preprocessor, limits, seed=cfg.seed, shuffle=cfg.shuffle)
+        self.source = ExampleSource(members, preprocessor, limits, seed=cfg.seed, shuffle=cfg.shuffle, measuring=measuring)
         self.failures = FailureLog(cfg.max_bad_fraction)
         self.rejected: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
-        self._position = _Position()
+        self._position = Position(cfg.start_index)
+        self._reads = self.failures.state_dict()
+        self._batch: PlannedBatch | None = None
 
     # ------------------------------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers that say where the next batch starts."""
+        """Plain numbers that say where the next batch starts; `reads` is this rank's own, all else equal on every rank."""
         p = self._position
         return {
-            "next": p.next,
-            "waiting": list(p.waiting),
-            "reads": p.reads or self.failures.state_dict(),
-            "world_size": self.world_size,
-            "packed": self.cfg.packing is not None,
+            "place": p.next,
+            "rows": p.rows,
+            "waiting": [list(w) for w in p.waiting],
+            "reads": self._reads,
             "data": self._data_name(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken: exactly with the same number of ranks, and without packing with any number."""
-        place, waiting = int(state["next"]), tuple(int(w) for w in state["waiting"])
-        if state["data"] != self._data_name() and self.rank == 0:
-            log.warning("the training data changed since the checkpoint was written; the new data start at the old position")
-            waiting = ()
-        if state["world_size"] != self.world_size:
-            place = -(-place * int(state["world_size"]) // self.world_size)
-            if waiting and self.rank == 0:
-                log.warning(
-                    "the number of ranks changed from %d to %d: the examples that waited to be packed are left out",
-                    state["world_size"],
-                    self.world_size,
-                )
-            waiting = ()
-        if not self.cfg.packing:
-            waiting = ()
+        """Continue where `state` was taken: exactly, for any number of ranks and workers. Examples that waited to be packed are
+        measured again."""
+        if "place" not in state:
+            position = self._old_position(state)
+        else:
+            waiting = tuple((int(place), int(since)) for place, since in state["waiting"])
+            position = Position(int(state["place"]), int(state["rows"]), waiting)
+        if state["data"] != self._data_name():
+            self._warn("the training data changed since the checkpoint was written; the new data start at the old position")
+            position = Position(position.next, position.rows)
+        if self.cfg.packing is None:
+            position = Position(position.next)
         self.failures.load_state_dict(state["reads"])
-        self._position = _Position(place, waiting)
+        self._reads, self._position = state["reads"], position
+
+    def _old_position(self, state: dict[str, Any]) -> Position:
+        """Of a checkpoint from when every rank packed on its own: the first place that no rank had taken."""
+        self._warn(
+            "the checkpoint is from a version with another order of the data, in which every rank packed its own examples: training goes "
+            "on at the same place of the new order, without examples that waited to be packed"
+        )
+        return Position(self.cfg.start_index + int(state["next"]) * int(state["world_size"]))
+
+    def _warn(self, message: str) -> None:
+        if self.rank == 0:
+            log.warning(message)
 
     def _data_name(self) -> str:
         sources = ", ".join(f"{s.name} {s.size} {s.rate:.6f}" for s in self.source.stream.sources)
         return f"{sources}; seed {self.cfg.seed}, start {self.cfg.start_index}, shuffle {self.cfg.shuffle}"
 
     def metrics(self) -> dict[str, float]:
-        """Counters for the log: bad and refused examples, and how full the rows are."""
+        """Counters for the log: bad and refused examples, how full this rank's rows are, and how even the ranks' work."""
         out = self.failures.metrics() | {f"data/rejected_{r}": float(n) for r, n in sorted(self.rejected.items())}
         rows = self._rows["rows"]
         if self.cfg.packing is not None and rows:
             out["data/examples_per_row"] = self._rows["examples"] / rows
             out["data/token_fill"] = self._rows["tokens"] / (rows * self.cfg.sequence_length)
             out["data/frame_fill"] = self._rows["frames"] / (rows * self.max_frames)
+            out["data/empty_rows"] = float(self._rows["empty"])
+        if self._batch is not None:
+            out |= {"data/work_max_over_mean": self._batch.imbalance, "data/longest_wait_rows": float(self._batch.longest_wait)}
         return out
 
     # ------------------------------------------------------------------------------------------ iteration
 
     def __iter__(self) -> Iterator[Batch]:
-        start = self._position
-        places = chain(start.waiting, count(start.next))
-        loaded = self._loaded(self.cfg.start_index + self.rank + m * self.world_size for m in places)
-        batches = self._batches(loaded, start)
-        if self.cfg.num_workers > 0:
+        cfg, stream = self.cfg, self._stream()
+        settings = {"num_workers": cfg.num_workers, "prefetch_factor": cfg.prefetch_factor, "timeout": cfg.timeout}
+        batches = self._batches(stream, results_of(self.source, stream.tasks(), **settings))
+        if cfg.num_workers > 0:
             batches = in_background(batches)
         while True:
-            with _naming_dead_workers():
-                batch, self._position = next(batches)
+            with naming_dead_workers():
+                batch, last, self._reads = next(batches)
+            self._position, self._batch = last.position, last.batch
             yield batch
 
-    def _loaded(self, places: Iterator[int]) -> Generator[Loaded]:
-        """Examples in the order of `places`, whoever reads them."""
-        cfg = self.cfg
-        if cfg.num_workers == 0:
-            return (self.source[p] for p in places)
-        workers = torch.utils.data.DataLoader(
-            self.source,
-            batch_size=None,
-            sampler=_Endless(places),
-            num_workers=cfg.num_workers,
-            prefetch_factor=cfg.prefetch_factor or 2,
-            timeout=cfg.timeout,
-            collate_fn=_as_it_is,
-            worker_init_fn=_live_and_die_with_the_parent,
-        )
-        # The iterator is made here, in the main thread, because making it forks the workers.
-        return _owned(iter(workers))
+    def _stream(self) -> SingleRows | PackedRows:
+        start, ranks = self._position, {"rank": self.rank, "world_size": self.world_size}
+        if self.cfg.packing is None:
+            return SingleRows(start, **ranks)
+        packer = Packer[Loaded](self.cfg.packing, self.cfg.sequence_length, self.max_frames)
+        return PackedRows(Planner(packer, self.device_batch_size * self.world_size, self.cost, start=start, **ranks), start)
 
-    def _batches(self, loaded: Generator[Loaded], start: _Position) -> Generator[tuple[Batch, _Position]]:
-        """Batches, each with the position behind it."""
+    def _batches(self, stream: SingleRows | PackedRows, results: Generator) -> Generator[tuple[Batch, Row, dict[str, Any]]]:
+        """Batches, each with its last row and the account of reads behind it."""
         rows: list[ProcessedExample] = []
         try:
-            for row, position in self._rows_of(loaded, start):
-                rows.append(row)
+            for row in stream.rows(results):
+                rows.append(self._joined(row))
                 if len(rows) < self.device_batch_size:
                     continue
                 batch = self.collator(rows)
                 if self.cfg.pin_memory and torch.cuda.is_available():
                     batch = batch.pin_memory()
-                yield batch, replace(position, reads=self.failures.state_dict())
+                yield batch, row, self.failures.state_dict()
                 rows = []
         finally:
-            loaded.close()
+            results.close()
 
-    def _rows_of(self, loaded: Iterator[Loaded], start: _Position) -> Iterator[tuple[ProcessedExample, _Position]]:
-        """Rows in order, each with the position behind it."""
-        packer = None
-        if self.cfg.packing is not None:
-            packer = Packer[ProcessedExample](self.cfg.packing, self.cfg.sequence_length, self.max_frames)
-        for m in chain(start.waiting, count(start.next)):
-            example = self._account(loaded)
-            if packer is None:
-                self._count_row([example])
-                yield example, _Position(m + 1)
-                continue
-            item = Item(example.num_tokens_after_pruning, example.num_frames, m, example)
-            # Those that waited go back in first; they fill the buffer at most, so they push no row out.
-            if row := packer.add(item):
-                self._count_row([i.value for i in row])
-                yield pack_examples([i.value for i in row]), _Position(max(m + 1, start.next), tuple(i.key for i in packer.buffer))
-
-    def _account(self, loaded: Iterator[Loaded]) -> ProcessedExample:
-        """The next example, after counting what went wrong on the way to it."""
-        with _naming_dead_workers():
-            result = next(loaded)
-        self.rejected.update(result.rejected)
-        self.failures.record(result.reads, result.failures)
-        if result.error is not None:
-            raise result.error
-        return from_shared(result.example)
-
-    def _count_row(self, examples: Sequence[ProcessedExample]) -> None:
+    def _joined(self, row: Row) -> ProcessedExample:
+        """The arrays of a row, after counting what went wrong on the way to it."""
+        for loaded in row.examples:
+            self.rejected.update(loaded.rejected)
+            self.failures.record(loaded.reads, loaded.failures)
+            if loaded.error is not None:
+                raise loaded.error
+        examples = [from_shared(loaded.example) for loaded in row.examples if loaded.example is not None]
         self._rows.update(
             rows=1,
+            empty=not examples,
             examples=len(examples),
             tokens=sum(e.num_tokens_after_pruning for e in examples),
             frames=sum(e.num_frames for e in examples),
         )
-
-
-@contextmanager
-def _naming_dead_workers() -> Iterator[None]:
-    """torch notices a dead worker in whichever thread is looking; either way it is one sentence."""
-    try:
-        yield
-    except RuntimeError as err:
-        if "DataLoader worker" not in str(err):
-            raise
-        reason = " ".join(str(err).split())[:200]
-        raise OLMoEnvironmentError(f"a data worker died ({reason}); lower data.num_workers or free memory") from None
-
-
-class _Endless(torch.utils.data.Sampler):
-    """Hands an endless iterator of places to torch's loader."""
-
-    def __init__(self, places: Iterator[int]) -> None:
-        self.places = places
-
-    def __iter__(self) -> Iterator[int]:
-        return self.places
-
-
-def _owned(iterator: Iterator[T]) -> Generator[T]:
-    """The same items; closing it lets go of the iterator, and so ends its workers at once and in order. (Left to the
-    garbage collector, workers are waited for until they notice by themselves, five seconds later.)"""
-    yield from iterator
-
-
-def _live_and_die_with_the_parent(worker: int) -> None:
-    """Torchrun and Ctrl-C signal the whole process group; the training process finishes its step first and needs data for
-    it. Workers end when it tells them to, or when it is gone: torch looks for that only between two examples, and a worker
-    that waits for room in its queue would stay for ever, so on Linux the kernel is asked to end it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _as_it_is(value: T) -> T:
-    return value
+        return examples[0] if self.cfg.packing is None else pack_examples(examples)

@@ -5,17 +5,16 @@ rate: rates are met exactly, in every stretch of the stream, and the number of d
 Inside a block the draws are shuffled. Each data set runs through its own shuffled order, epoch after epoch.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from olmo.data.seeding import MIXTURE, Purpose, example_rng
+
 BLOCK = 1024
 """Draws of one shuffled block, on average."""
-
-_BLOCK_SEED, _ORDER_SEED, _PHASE_SEED = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,6 @@ class Source:
     rate: float
 
 
-def name_key(name: str) -> int:
-    """A number that stands for a name in random seeds (data sets of equal length must not share an order)."""
-    return zlib.crc32(name.encode())
-
-
 class MixtureStream:
     """Maps a place (0, 1, 2, ...) to a `Draw`."""
 
@@ -49,7 +43,7 @@ class MixtureStream:
         self.sources, self.seed, self.shuffle = list(sources), seed, shuffle
         rates = np.array([s.rate for s in sources], dtype=np.float64)
         self.quota = rates / rates.sum() * BLOCK  # [D] draws per block
-        self.phase = np.random.default_rng([seed, _PHASE_SEED]).random(len(sources))
+        self.phase = example_rng(seed, MIXTURE, 0, 0, Purpose.PHASE).random(len(sources))
         self._block = lru_cache(maxsize=4)(self._make_block)
         self._order = lru_cache(maxsize=max(8, 2 * len(self.sources)))(self._make_order)
 
@@ -81,7 +75,7 @@ class MixtureStream:
         amounts = self._counts(block + 1) - self._counts(block)
         datasets = np.repeat(np.arange(len(amounts)), amounts)
         if len(amounts) > 1:
-            datasets = np.random.default_rng([self.seed, _BLOCK_SEED, block]).permutation(datasets)
+            datasets = example_rng(self.seed, MIXTURE, block, 0, Purpose.BLOCK).permutation(datasets)
         ranks = np.empty_like(datasets)
         for dataset in np.unique(datasets):
             where = datasets == dataset
@@ -90,4 +84,4 @@ class MixtureStream:
 
     def _make_order(self, dataset: int, epoch: int) -> np.ndarray:
         source = self.sources[dataset]
-        return np.random.default_rng([self.seed, _ORDER_SEED, name_key(source.name), epoch]).permutation(source.size)
+        return example_rng(self.seed, source.name, 0, epoch, Purpose.ORDER).permutation(source.size)

@@ -1,8 +1,12 @@
-"""Packing several examples into one row, on two budgets: tokens of the language model and frames of the ViT.
+"""Which examples share a row, on two budgets: tokens of the language model and frames of the ViT.
 
-Tokens are counted as the language model will see them, *after* pruning; the number is exact because pruning budgets are
-host integers. A small buffer of examples is kept; once it is full, every arriving example makes the best row that the
-buffer allows (a 0/1 knapsack) leave it. The rules (values, rounding, order, ties) are those of the published packer.
+Tokens are counted as the language model will see them, *after* pruning. A small pool of examples is kept; once it is full, every
+arriving example makes one row leave it. What leaves is a function of the lengths that arrived, so that every rank of a job
+makes the same rows.
+
+`best_fit` starts each row with the example that has waited longest, so that nothing waits for ever, and fills the rest as well as
+the pool allows (a 0/1 knapsack). `published` follows the published packer (values, rounding, order,
+ties), where an example may wait for ever.
 """
 
 from collections import Counter
@@ -13,13 +17,31 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from olmo.batch import EXAMPLE_STRIDE
-from olmo.config import BaseConfig
-from olmo.data.examples import TOO_MANY_FRAMES
+from olmo.config import BaseConfig, StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.preprocessing.example import ProcessedExample
 from olmo.preprocessing.pooling import NO_PATCH, shifted
 
 T = TypeVar("T")
+
+TOO_LONG = "too_long"
+TOO_MANY_FRAMES = "too_many_frames"
+
+UNITS = 512
+"""Steps in which the token budget is counted when a row is chosen: an example takes up to one of them too much."""
+
+SPARE_WEIGHT, SIZE_BONUS = 0.01, 0.001
+"""What counts besides the scarcer budget when a row is filled: the other one, and that few large examples go before many small
+ones, which fit better later."""
+
+
+class PackingSolver(StrEnum):
+    """Which of the waiting examples make a row."""
+
+    best_fit = "best_fit"
+    """The one that waited longest, and with it those that fill the scarcer budget best."""
+    published = "published"
+    """The most valuable ones, as in the published code."""
 
 
 @dataclass
@@ -29,23 +51,42 @@ class PackingConfig(BaseConfig):
     buffer_size: int = 32
     """Examples waiting to be packed; more of them fill the rows better."""
 
+    solver: PackingSolver = PackingSolver.best_fit
+    """best_fit, or published; the keys below but for max_frames belong to the one that they name."""
+
+    max_age: int | None = None
+    """best_fit: no example waits while more rows than these go before it; null = four times buffer_size."""
+
     text_weight: float = 1.0
-    """Value of a token when the best row is chosen."""
+    """published: value of a token when the best row is chosen."""
 
     image_weight: float = 1.0
-    """Value of a frame or crop when the best row is chosen."""
+    """published: value of a frame or crop when the best row is chosen."""
 
     shortcut_max_len_images: bool = False
-    """Give an example that fills the frame budget alone a row at once."""
+    """published: give an example that fills the frame budget alone a row at once."""
 
     max_frames: int | None = None
-    """Frames and crops of one row; null = the most that a single example may have."""
+    """Frames and crops of one row; null = twice the most that a single example may have."""
 
     def check(self) -> None:
         if self.buffer_size < 1:
             raise OLMoConfigurationError(f"data.packing.buffer_size must be at least 1, not {self.buffer_size}")
+        if self.max_age is not None and self.max_age < self.buffer_size:
+            raise OLMoConfigurationError(
+                f"data.packing.max_age must be at least data.packing.buffer_size, {self.buffer_size}, or null, not {self.max_age}"
+            )
         if self.max_frames is not None and self.max_frames < 1:
             raise OLMoConfigurationError(f"data.packing.max_frames must be at least 1 or null, not {self.max_frames}")
+
+    @property
+    def most_rows_waited(self) -> int:
+        """`max_age`, or its default."""
+        return 4 * self.buffer_size if self.max_age is None else self.max_age
+
+    def row_frames(self, example_frames: int) -> int:
+        """Frames of one row, where a single example has at most `example_frames`."""
+        return 2 * example_frames if self.max_frames is None else self.max_frames
 
 
 def knapsack(tokens: Sequence[int], frames: Sequence[int], max_tokens: int, max_frames: int, values: Sequence[float]) -> list[int]:
@@ -72,6 +113,19 @@ def knapsack(tokens: Sequence[int], frames: Sequence[int], max_tokens: int, max_
     return selected
 
 
+def best_fit(tokens: Sequence[int], frames: Sequence[int], max_tokens: int, max_frames: int) -> list[int]:
+    """Indices of a row: the first item, and those that fill what it leaves of the scarcer budget best.
+
+    Scarcer is the budget of which all items together would take more.
+    """
+    shares = np.asarray(tokens) / max(max_tokens, 1), np.asarray(frames) / max_frames
+    scarce, spare = shares if shares[0].sum() > shares[1].sum() else shares[::-1]
+    size = scarce + SPARE_WEIGHT * spare
+    values = size + SIZE_BONUS * size**2
+    rest = knapsack(tokens[1:], frames[1:], max(0, max_tokens - tokens[0]), max_frames - frames[0], values[1:])
+    return [0, *sorted(i + 1 for i in rest)]
+
+
 @dataclass(frozen=True)
 class Item(Generic[T]):
     """Something to pack: its two sizes, a key to find it again, and the thing itself."""
@@ -80,6 +134,8 @@ class Item(Generic[T]):
     num_frames: int
     key: Hashable
     value: T
+    since: int = 0
+    """Rows that had left when it arrived; set by the packer."""
 
 
 class Packer(Generic[T]):
@@ -88,46 +144,75 @@ class Packer(Generic[T]):
     def __init__(self, config: PackingConfig, max_tokens: int, max_frames: int) -> None:
         config.check()
         self.config, self.max_tokens, self.max_frames = config, max_tokens, max_frames
-        self.granularity = max(1, max_tokens // 512)
+        self.granularity = max(1, max_tokens // UNITS)
+        self.published = config.solver == PackingSolver.published
+        self.max_units = self._units(max_tokens) if self.published else max_tokens // self.granularity
+        """The published rule rounds the budget up, so that its rows may pass it by less than a unit."""
         self.buffer: list[Item[T]] = []
+        self.rows = 0
+        """Rows that have left."""
+        self.longest_wait = 0
+        """Most rows that an item which has left had waited for."""
         self.rejected: Counter[str] = Counter()
         """Items that fit no row, by reason; they are refused at the door, because they would never leave the buffer. (The
         loader sends none: its `Limits` refuse and count such examples before.)"""
 
-    def add(self, item: Item[T]) -> list[Item[T]] | None:
-        """Take one item; returns the row that leaves, if one does. What fills a row alone leaves at once."""
-        full = self._units(item.num_tokens) >= self._units(self.max_tokens)
-        if full or (self.config.shortcut_max_len_images and item.num_frames >= self.max_frames):
-            return [item]
-        if item.num_frames > self.max_frames:
+    def add(self, item: Item[T], since: int | None = None) -> list[Item[T]] | None:
+        """Take one item; returns the row that leaves, if one does. What fills a row alone leaves at once.
+
+        `since`: for an item that waited in another packer, the number of rows that had left when it came there. These go in first.
+        """
+        full = self._full(item)
+        if item.num_frames > self.max_frames and not (self.published and full):
             self.rejected[TOO_MANY_FRAMES] += 1
             return None
-        row = None
-        if len(self.buffer) >= self.config.buffer_size:
-            row = self._take_best()
-        self.buffer.append(item)
+        if full and (self.published or (since is None and not self._overdue())):
+            return self._leaving([item])
+        row = self._take() if since is None and (full or len(self.buffer) >= self.config.buffer_size) else None
+        self.buffer.append(replace(item, since=self.rows if since is None else since))
         return row
+
+    def _overdue(self) -> bool:
+        """Whether rows of one example have gone before the oldest for so long that all who wait must go now, one row each at worst."""
+        return bool(self.buffer) and self.rows - self.buffer[0].since >= self.config.most_rows_waited - self.config.buffer_size
+
+    def _full(self, item: Item[T]) -> bool:
+        """Whether nothing fits beside an item."""
+        if self.published:
+            frames = self.config.shortcut_max_len_images and item.num_frames >= self.max_frames
+        else:
+            frames = item.num_frames == self.max_frames
+        return frames or self._units(item.num_tokens) >= self.max_units
 
     def _units(self, num_tokens: int) -> int:
         return -(-num_tokens // self.granularity)
 
-    def _take_best(self) -> list[Item[T]]:
-        cfg = self.config
-        chosen = knapsack(
-            [self._units(i.num_tokens) for i in self.buffer],
-            [i.num_frames for i in self.buffer],
-            self._units(self.max_tokens),
-            self.max_frames,
-            [cfg.text_weight * i.num_tokens + cfg.image_weight * i.num_frames for i in self.buffer],
-        )
+    def _take(self) -> list[Item[T]]:
+        tokens, frames = [self._units(i.num_tokens) for i in self.buffer], [i.num_frames for i in self.buffer]
+        if self.published:
+            cfg = self.config
+            values = [cfg.text_weight * i.num_tokens + cfg.image_weight * i.num_frames for i in self.buffer]
+            chosen = knapsack(tokens, frames, self.max_units, self.max_frames, values)
+        else:
+            chosen = best_fit(tokens, frames, self.max_units, self.max_frames)
         assert chosen, "every buffered item fits a row alone"
         row = [self.buffer[i] for i in chosen]
         self.buffer = [item for i, item in enumerate(self.buffer) if i not in set(chosen)]
+        self.longest_wait = max([self.longest_wait, *(self.rows - item.since for item in row)])
+        return self._leaving(row)
+
+    def _leaving(self, row: list[Item[T]]) -> list[Item[T]]:
+        self.rows += 1
         return row
 
 
 def pack_examples(examples: Sequence[ProcessedExample]) -> ProcessedExample:
-    """Join examples into one row. Positions restart per example; subsegment ids keep the examples apart."""
+    """Join examples into one row. Positions restart per example; subsegment ids keep the examples apart.
+
+    No example at all (none of a planned row could be decoded) is a row of one token that nothing is learned from.
+    """
+    if not examples:
+        return _nothing()
     if len(examples) == 1:
         return replace(examples[0], subsegment_ids=_subsegments(examples[0]), metadata=_joined_metadata(examples))
     ids = [_subsegments(e) + EXAMPLE_STRIDE * k for k, e in enumerate(examples)]
@@ -144,6 +229,19 @@ def pack_examples(examples: Sequence[ProcessedExample]) -> ProcessedExample:
         name=f"the row of {', '.join(e.name or 'an example' for e in examples)}",
         metadata=_joined_metadata(examples),
         packed=tuple(layout for e in examples for layout in e.examples),
+    )
+
+
+def _nothing() -> ProcessedExample:
+    zero = np.zeros(1, dtype=np.int64)
+    return ProcessedExample(
+        input_tokens=zero,
+        target_tokens=zero,
+        loss_masks=np.zeros(1, dtype=np.float32),
+        position_ids=zero,
+        subsegment_ids=zero,
+        name="a row without examples",
+        metadata=_joined_metadata(()),
     )
 
 

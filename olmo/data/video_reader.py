@@ -71,6 +71,11 @@ class DecodingBackend(Protocol):
         ...
 
 
+def probe_video(path: str, timeout: float = 60.0) -> VideoInfo:
+    """Times and size of a video file, or of a folder of pictures, without decoding it; `timeout` in seconds."""
+    return read_frame_folder(path) if os.path.isdir(path) else read_frame_table(path, timeout)
+
+
 class VideoReader:
     """What the rest of the project uses: `probe` for times and sizes, `frames_of` for pictures."""
 
@@ -83,7 +88,7 @@ class VideoReader:
         return self.backend.name
 
     def probe(self, path: str) -> VideoInfo:
-        return read_frame_folder(path) if os.path.isdir(path) else read_frame_table(path, self.timeout)
+        return probe_video(path, self.timeout)
 
     def frames_at(
         self, path: str, seconds: np.ndarray, transform: FrameTransform | None = None, info: VideoInfo | None = None

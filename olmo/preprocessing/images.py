@@ -4,6 +4,8 @@ This module alone decides how pixels are resized. It uses torch's interpolation,
 the published resize bit for bit (bilinear, no antialiasing, rounded back to uint8).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ _RESIZE = {
 _KEEP_ASPECT = ("default", "torch-bilinear")
 """Modes that shrink or enlarge an image in its own proportions and pad the rest."""
 RESIZE_MODES = (*_RESIZE, *_KEEP_ASPECT)
+
+_EXIF_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
+"""The EXIF tag of how an image is turned, and its values with width and height exchanged."""
 
 
 def resize_frames(frames: np.ndarray, size: tuple[int, int], mode: str = "siglip", pad_value: float = 0) -> np.ndarray:
@@ -68,16 +73,44 @@ def unpatchify(patches: np.ndarray, grid: tuple[int, int], patch: int) -> np.nda
 def load_image(source: Any) -> np.ndarray:
     """Path, PIL image or uint8 array -> uint8 [H, W, 3], turned upright by its EXIF tag."""
     if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
-            raise OLMoDataError(f"an image array must be uint8 [height, width, 3], not {source.dtype} {list(source.shape)}")
-        return source
-    from PIL import Image, ImageFile, ImageOps
+        return _checked(source)
+    with _opened(source) as image:
+        from PIL import ImageOps
+
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def blank_image(source: Any) -> np.ndarray:
+    """As `load_image`, but all zeros that take no memory: only the size is right. Nothing is decoded, except a PNG, which may tell how
+    it is turned at its very end."""
+    if isinstance(source, np.ndarray):
+        return blank(_checked(source).shape)
+    with _opened(source) as image:
+        width, height = image.size
+        lies = image.getexif().get(_EXIF_ORIENTATION, 1) in _LYING
+        return blank((width, height, 3) if lies else (height, width, 3))
+
+
+def blank(shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 zeros that take one byte: a stand-in where only a size is wanted."""
+    return np.broadcast_to(np.uint8(0), shape)
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise OLMoDataError(f"an image array must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
+    return image
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[Any]:
+    """The PIL image of a path (or the one given); failures, also later ones of decoding it, as one sentence."""
+    from PIL import Image, ImageFile
 
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     Image.MAX_IMAGE_PIXELS = None
     try:
-        image = Image.open(source) if isinstance(source, (str, Path)) else source
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        yield Image.open(source) if isinstance(source, (str, Path)) else source
     except FileNotFoundError:
         raise OLMoDataError(f"there is no image file {source}") from None
     except (OSError, SyntaxError, ValueError) as err:
@@ -150,3 +183,16 @@ class PixelConfig:
         """Mean and standard deviation per colour channel, of pixels in 0..1."""
         mean, std = PIXEL_STATISTICS[self.normalize]
         return np.asarray(mean, dtype=np.float32), np.asarray(std, dtype=np.float32)
+
+
+class BlankPixels(PixelConfig):
+    """Shapes without pixels: everything has the right size, is zero, takes no memory and costs nothing."""
+
+    def resize_frame(self, frame: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        return blank((*(size or self.size), 3))
+
+    def resize_frames(self, frames: np.ndarray) -> np.ndarray:
+        return blank((len(frames), *self.size, 3))
+
+    def to_patches(self, crops: np.ndarray) -> np.ndarray:
+        return blank((len(crops), self.num_patches, self.patch * self.patch * 3))

@@ -5,10 +5,15 @@ from typing import Any
 import numpy as np
 
 from olmo.batch import Batch
+from olmo.budget import frames_within_budget
 from olmo.data.loader import TrainLoader, build_train_loader
 from olmo.data.packer import pack_examples
+from olmo.data.plan import ExampleCost
 from olmo.distributed import World
 from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor
+from olmo.nn.flops import FlopCount, flops_for_video, llm_flops
+from olmo.nn.flops_training import step_flops
+from olmo.nn.pruning_plan import cell_grid
 from olmo.preprocessing.multimodal import ExamplePreprocessor
 from olmo.preprocessing.video import VideoFrames
 from olmo.tokenizer import Tokenizer
@@ -38,6 +43,30 @@ def build_loader(cfg: TrainConfig, world: World, *, tokenizer: Tokenizer | None 
         device_batch_size=cfg.rows_per_rank(world.size) if rows is None else rows,
         rank=world.rank,
         world_size=world.size,
+        cost=example_cost(cfg),
+    )
+
+
+def example_cost(cfg: TrainConfig) -> ExampleCost:
+    """FLOPs of a training step that an example adds, recomputation included, as a polynomial of its lengths.
+
+    A frame counts as one of a video of `max_frames` frames; an example as one causal sequence, whatever its branches.
+    """
+
+    def step(count: FlopCount) -> float:
+        return step_flops(count, cfg.model, cfg.trained, cfg.recompute).hardware
+
+    llm, per_frame = cfg.model.llm, 0.0
+    if cfg.model.vision_backbone is not None:
+        video, vit = cfg.model.mm_preprocessor.video, cfg.model.vision_backbone.vit
+        cells = cell_grid(vit.grid, (video.pooling_h, video.pooling_w)).num_cells
+        seen = frames_within_budget(video.max_frames, cells, vit.topk, vit.prune_from_frame) if vit.thins_frames else video.max_frames
+        per_frame = step(flops_for_video(cfg.model, video.max_frames, 0).only("vision")) / seen
+    return ExampleCost(
+        per_token=step(llm_flops(llm, 1, pairs=0)),
+        per_token_pair=step(llm_flops(llm, 0, pairs=1)) / 2,  # a token sees those before it
+        per_frame=per_frame,
+        per_loss_token=step(llm_flops(llm, 0, loss_tokens=1, pairs=0)),
     )
 
 
@@ -48,9 +77,8 @@ def synthetic_batch(cfg: TrainConfig, tokenizer: Tokenizer, rows: int) -> Batch:
     example = preprocessor(_synthetic_example(cfg, rng), rng)
     per_row = 1
     if cfg.data.packing is not None:
-        per_row = max(1, cfg.data.sequence_length // example.num_tokens_after_pruning)
-        if cfg.data.packing.max_frames is not None:
-            per_row = max(1, min(per_row, cfg.data.packing.max_frames // max(1, example.num_frames)))
+        by_frames = cfg.data.packing.row_frames(preprocessor.max_frames) // max(1, example.num_frames)
+        per_row = max(1, min(cfg.data.sequence_length // example.num_tokens_after_pruning, by_frames))
     row = pack_examples([example] * per_row)
     return build_collator(preprocessor, pad_to=cfg.data.pad)([row] * rows)
 

@@ -14,6 +14,12 @@ from olmo.models.temporal_video_olmo.config import TemporalVideoOlmoConfig
 from tests.patches import unpatchify
 
 
+@pytest.fixture(autouse=True)
+def _data_folder(tmp_path, monkeypatch):
+    """Lengths of videos are kept below it."""
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def model_config(request):
     return TemporalVideoOlmoConfig.from_dict(read_yaml(request.config.rootpath / "configs" / "tiny.yaml")["model"])
