@@ -109,6 +109,7 @@ def _decode_table(rows: Sequence[Row]) -> str:
         [
             *(r.method, r.details["resolution"], str(r.frames), _seconds(r.seconds_median, r.seconds_iqr)),
             *(f"{r.details[k]:.0f}" for k in ("frames_per_second", "frames_per_core_second")),
+            *(f"{r.details[k]:.2f}" if k in r.details else "-" for k in ("isolation", "difference")),
         ]
         for r in rows
         if r.method != "training"
@@ -123,7 +124,11 @@ def _decode_table(rows: Sequence[Row]) -> str:
         for r in rows
         if r.method == "training"
     ]
-    tables = [_lines("reader|resolution|frames of 10 s|seconds|frames per second|per second of one core", readers)] if readers else []
+    columns = (
+        "reader|resolution|frames of 10 s|seconds|frames per second|per second of one core|times as long as without a child|"
+        "grey levels from PyAV's pictures"
+    )
+    tables = [_lines(columns, readers)] if readers else []
     tables += [_lines("workers of a tiny training|cores|seconds per step|share of them waiting for data", trainings)] if trainings else []
     return "\n\n".join(tables)
 

@@ -41,9 +41,7 @@ class VideoLoader:
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> VideoFrames:
         info = self.reader.probe(path)
-        start, end = (0.0, info.duration) if clip is None else (float(clip[0]), min(float(clip[1]), info.duration))
-        if not 0 <= start < end:
-            raise BadVideoError(info.path, "invalid_clip", f"clip {list(clip or (start, end))}, video {info.duration:.3f} s")
+        start, end = info.part(clip)
         by_time = isinstance(sampler, TimeSampler)
         sample, times, indices = (_by_time if by_time else _by_index)(info, sampler, start, end)
         frames = self.reader.frames_of(info, indices, transform)

@@ -98,8 +98,8 @@ class DataLoaderConfig(BaseConfig):
     decode_timeout: float = 60.0
     """Seconds that decoding one clip may take before it counts as unreadable."""
 
-    isolate_decoding: bool | None = None
-    """Decode in a child process that can be killed when native code hangs; null = only with decord."""
+    isolate_decoding: bool = True
+    """Decode in a child process per worker: native code that hangs or crashes costs one example instead of the run."""
 
     moving_shapes: MovingShapesConfig = field(default_factory=MovingShapesConfig)
     """Size and look of the generated data set."""
