@@ -10,9 +10,9 @@ import torch
 
 from olmo.benchmark.measure import Timing, interleave
 from olmo.benchmark.results import Row, current_commit
+from olmo.data.decoders import usable_decoders
 from olmo.data.moving_shapes import encode
 from olmo.data.packer import Item, Packer, PackingConfig
-from olmo.data.decoders import usable_decoders
 from olmo.data.video_reader import VideoReaderConfig
 from olmo.preprocessing.images import PixelConfig
 
