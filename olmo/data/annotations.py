@@ -134,6 +134,11 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> Iterator[Entry
             number += 1
 
 
+def read_text(path: Path) -> str:
+    """The whole of a UTF-8 text file."""
+    return _text(path)
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank."""
     return [line for line in _text(path).splitlines() if line.strip()]
