@@ -108,7 +108,7 @@ def test_empty_and_simultaneous_cues(tmp_path):
         ("a.json", "[1,]", "line 1: is no JSON"),
         ("a.json", '"text"', "subtitles should be a list or a mapping of cues"),
         ("a.json", "[{}]", "entry 0: the key 'start' is missing"),
-        ("a.json", '{"7": {"start": 1, "text": "a"}}', "a.json, 7: the key 'end' is missing"),
+        ("a.json", '{"7": {"start": 1, "text": "a"}}', ", 7: the key 'end' is missing"),
         ("a.json", '[{"start": 1, "end": true, "text": "a"}]', "entry 0: True is no time"),
         ("a.json", '[{"start": -1, "end": 1, "text": "a"}]', "entry 0: -1 is no time"),
         ("a.json", '[{"start": 0, "end": 1, "text": 5}]', "entry 0: 'text' should be text, but is 5"),
