@@ -44,8 +44,8 @@ class VideoInfo:
     seekable: bool = True
     """False where the container has no usable presentation stamps: frames are told apart by counting from the beginning."""
     portable: bool = True
-    """Every library finds the frames of this file. False for files without presentation stamps (AVI, raw streams) and for
-    open groups of pictures, where some of them show other frames than those asked for."""
+    """Every library finds the frames of this file. False for files without presentation stamps (AVI, raw streams), for open
+    groups of pictures and for a start that was cut off without encoding, where some show other frames than those asked for."""
 
     @property
     def num_frames(self) -> int:
@@ -72,6 +72,8 @@ class _Packet(NamedTuple):
     pts: int | None
     duration: int | None
     is_keyframe: bool
+    is_shown: bool
+    """False before the start of a file that was cut without encoding it anew: needed for decoding, but not part of the video."""
 
 
 def read_frame_table(path: str, timeout: float = 60.0) -> VideoInfo:
@@ -104,13 +106,14 @@ def _from_container(container, path: str, deadline: float) -> VideoInfo:
     packets: list[_Packet] = []  # not the packets themselves: those hold the whole file
     first = None
     for packet in container.demux(stream):
-        if packet.size > 0 and not packet.is_discard:
-            packets.append(_Packet(packet.pts, packet.duration, packet.is_keyframe))
+        if packet.size > 0:
+            packets.append(_Packet(packet.pts, packet.duration, packet.is_keyframe, not packet.is_discard))
             if first is None and len(packets) <= FIRST_FRAME_WITHIN:
                 first = _decoded(packet)
         if time.monotonic() > deadline:
             raise BadVideoError(path, "timeout", "reading its packets")
-    if not packets:
+    shown = [p for p in packets if p.is_shown]
+    if not shown:
         raise BadVideoError(path, "no_frames")
     _check_complete(stream, packets, path)
     size = _upright_size(stream, first, path)
@@ -118,9 +121,9 @@ def _from_container(container, path: str, deadline: float) -> VideoInfo:
     if any(p.pts is None for p in packets) or (is_avi and _in_decoding_order(stream, packets)):
         return _by_decoding(path, size, deadline)
     pts, keys = _decodable(packets, path)
-    durations = {p.pts: p.duration for p in packets}
+    durations = {p.pts: p.duration for p in shown}
     info = _table(path, stream, size, pts, keys, durations[int(pts[-1])])
-    return replace(info, portable=not is_avi and not _has_open_groups(packets))
+    return replace(info, portable=not is_avi and len(shown) == len(packets) and not _has_open_groups(packets))
 
 
 def _in_decoding_order(stream, packets: list[_Packet]) -> bool:
@@ -174,8 +177,10 @@ def _decodable(packets: list[_Packet], path: str) -> tuple[np.ndarray, np.ndarra
     keys = np.unique([p.pts for p in packets if p.is_keyframe])
     if not len(keys):
         raise BadVideoError(path, "corrupt", "no key frame")
-    pts = np.unique([p.pts for p in packets])
+    pts = np.unique([p.pts for p in packets if p.is_shown])
     pts = pts[pts >= keys[0]]
+    if not len(pts):
+        raise BadVideoError(path, "corrupt", "no key frame before its frames")
     return pts, keys[np.searchsorted(keys, pts, side="right") - 1]
 
 

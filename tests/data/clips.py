@@ -134,6 +134,8 @@ class Specimen:
     duration: float | None = None
     size: tuple[int, int] = (64, 64)
     """Width and height of the pictures that come out, turned upright."""
+    first: int = 0
+    """Number of its first frame."""
     cause: str | None = None
     """Why a broken file cannot be read."""
 
@@ -146,6 +148,11 @@ def good_zoo(folder: Path) -> dict[str, Specimen]:
 
     def one(name: str, starts=even, duration: float | None = 3.0, size=(64, 64), **options) -> Specimen:
         return Specimen(write_clip(folder / name, frames=len(starts), size=size, **options), starts, duration, size)
+
+    def cut(name: str, first: int = 5, **options) -> Specimen:
+        """What comes before the start is still in the file, since the pictures after it need it."""
+        path = write_clip(folder / name, begin=-first / 10, **options)
+        return Specimen(path, np.arange(30 - first) / 10, (30 - first) / 10, first=first)
 
     def turned(degrees: int, size=(96, 64)) -> Specimen:
         path = turn(write_turned(folder / f"turned{degrees}.mp4", degrees, size), degrees)
@@ -162,6 +169,8 @@ def good_zoo(folder: Path) -> dict[str, Specimen]:
         "one_key_frame": one("onekey.mp4", gop=1000),
         "b_frames": one("b.mp4", gop=12, codec={"preset": "medium", "bf": "3"}),
         "open_gops": one("open.mkv", duration=None, gop=8, codec={"preset": "medium", "bf": "3", "x264-params": "open-gop=1"}),
+        "cut_start": cut("start.mp4"),
+        "cut_start_b_frames": cut("start_b.mp4", codec={"preset": "medium", "bf": "3"}),
         "one_frame": one("one.mp4", np.zeros(1), 0.1),
         "turned90": turned(90),
         "turned180": turned(180),

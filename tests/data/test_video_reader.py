@@ -14,7 +14,7 @@ from tests.data.clips import broken_zoo, good_zoo, numbered_frame, read_number, 
 
 BACKENDS = usable_decoders()
 GOOD = (
-    "plain offset offset_transport matroska variable_rate ntsc_rate many_key_frames one_key_frame b_frames open_gops one_frame turned90 "
+    "plain offset offset_transport matroska variable_rate ntsc_rate many_key_frames one_key_frame b_frames open_gops cut_start cut_start_b_frames one_frame turned90 "
     "turned180 turned270 longer_sound odd_size narrow ten_bit an_hour five_k avi avi_b_frames no_stamps"
 ).split()
 BROKEN = "missing empty text cut_without_index cut_with_index over_reported zero_frames audio_only".split()
@@ -44,7 +44,8 @@ def test_shows_the_frame_of_each_moment(good, name, backend):
     """Oracle: the last frame whose known start is not after the time.
 
     Seen to fail without the "- 1" in the lookup; for torchcodec (offset, B-frames, variable rate) when it is asked by time;
-    for PyAV and torchcodec (AVI with B-frames) when the stamps are believed; and without turning for PyAV.
+    for PyAV and torchcodec (AVI with B-frames) when the stamps are believed; for all (cut start: frames missing up to the next
+    key frame) when the packets before the start are ignored, and for decord when it decodes such files; without turning for PyAV.
     """
     clip = good[name]
     reader = in_process(backend)
@@ -54,7 +55,7 @@ def test_shows_the_frame_of_each_moment(good, name, backend):
         assert info.duration == pytest.approx(clip.duration, abs=1e-6)
     # Just after every start, out of order, with repetitions, and before and beyond the ends.
     times = np.concatenate([clip.starts[::-3] + 0.004, clip.starts[:4] + 0.02, [-1.0, 1e6, 0.0]])
-    expected = [max(0, int(np.sum(clip.starts <= t)) - 1) for t in times]
+    expected = [clip.first + max(0, int(np.sum(clip.starts <= t)) - 1) for t in times]
     frames = reader.frames_at(str(clip.path), times, info=info)
     assert [read_number(f) for f in frames] == expected
     assert frames.shape[2:0:-1] == clip.size == (info.width, info.height)
