@@ -14,8 +14,9 @@ from tests.data.clips import broken_zoo, good_zoo, numbered_frame, read_number, 
 
 BACKENDS = usable_decoders()
 GOOD = (
-    "plain offset offset_transport matroska variable_rate ntsc_rate many_key_frames one_key_frame b_frames open_gops cut_start cut_start_b_frames one_frame turned90 "
-    "turned180 turned270 longer_sound odd_size narrow ten_bit an_hour five_k avi avi_b_frames no_stamps"
+    "plain offset offset_transport matroska variable_rate ntsc_rate many_key_frames one_key_frame b_frames open_gops cut_start "
+    "cut_start_b_frames one_frame turned90 turned180 turned270 longer_sound odd_size narrow ten_bit an_hour five_k avi avi_b_frames "
+    "no_stamps"
 ).split()
 BROKEN = "missing empty text cut_without_index cut_with_index over_reported zero_frames audio_only".split()
 
