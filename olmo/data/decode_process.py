@@ -39,7 +39,16 @@ START_LIMIT = 120.0
 GRACE = 1.0
 """Seconds beyond the time limit in which a slow child may still say so itself, which spares its replacement."""
 
+Buffer = bytes | memoryview
+
 _LENGTH = struct.Struct("<Q")
+
+
+def packed(message: Any) -> list[Buffer]:
+    """A message as bytes, and beside it the contents of its arrays, which are not copied."""
+    arrays: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+    return [data, *(array.raw() for array in arrays)]
 
 
 class Channel:
@@ -49,19 +58,21 @@ class Channel:
         self.socket = sock
 
     def send(self, message: Any, deadline: float | None = None) -> None:
-        self.send_bytes(pickle.dumps(message, protocol=5), deadline)
+        self.send_packed(packed(message), deadline)
 
-    def send_bytes(self, data: bytes, deadline: float | None = None) -> None:
+    def send_packed(self, parts: list[Buffer], deadline: float | None = None) -> None:
         self._set_limit(deadline)
-        self.socket.sendall(_LENGTH.pack(len(data)))
-        self.socket.sendall(data)
+        sizes = [memoryview(part).nbytes for part in parts]
+        self.socket.sendall(_LENGTH.pack(len(parts)) + b"".join(map(_LENGTH.pack, sizes)))
+        for part in parts:
+            self.socket.sendall(part)
 
     def receive(self, deadline: float | None = None) -> Any:
         """The next message; EOFError when the other side is gone, TimeoutError at the deadline."""
-        return pickle.loads(self.receive_bytes(deadline))
-
-    def receive_bytes(self, deadline: float | None = None) -> bytearray:
-        return self._exactly(*_LENGTH.unpack(self._exactly(_LENGTH.size, deadline)), deadline)
+        (count,) = _LENGTH.unpack(self._exactly(_LENGTH.size, deadline))
+        sizes = _LENGTH.iter_unpack(self._exactly(_LENGTH.size * count, deadline))
+        data, *arrays = [self._exactly(size, deadline) for (size,) in sizes]
+        return pickle.loads(data, buffers=arrays)
 
     def _exactly(self, size: int, deadline: float | None) -> bytearray:
         out = bytearray(size)
@@ -92,12 +103,12 @@ class Child:
         self.requests = 0
         _living.add(self)
 
-    def accepts(self, request: bytes) -> bool:
+    def accepts(self, request: list[Buffer]) -> bool:
         """Hand over a request; False if the child is not there to take it, which is no fault of the file."""
         self.requests += 1
         deadline = time.monotonic() + START_LIMIT
         try:
-            self.channel.send_bytes(request, deadline)
+            self.channel.send_packed(request, deadline)
             return self.channel.receive(deadline) == ("begun", None)
         except TimeoutError:
             self.end()
@@ -148,7 +159,7 @@ os.register_at_fork(after_in_child=_after_fork)
 atexit.register(end_idle_children)
 
 
-def _child_with(name: str, request: bytes) -> Child:
+def _child_with(name: str, request: list[Buffer]) -> Child:
     """A child that has begun with the request."""
     while True:
         try:
@@ -179,7 +190,7 @@ class IsolatedBackend:
 
     def _ask(self, path: str, timeout: float, method: str, *arguments: Any) -> Iterator[Any]:
         """What `InProcess.method` gives in the child, or the reason why it does not come."""
-        child = _child_with(self.name, pickle.dumps((method, timeout, arguments), protocol=5))
+        child = _child_with(self.name, packed((method, timeout, arguments)))
         deadline = time.monotonic() + timeout + GRACE
         finished = False
         try:

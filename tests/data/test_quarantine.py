@@ -69,10 +69,10 @@ def test_processes_see_each_other(video, tmp_path, listed):
     """A reader that looked before sees what another adds. Seen to fail when the list is read only once."""
     other = tmp_path / "b.mp4"
     other.write_bytes(b"")
+    _note_many(listed, [str(other)])
     mine, theirs = Quarantine(listed), Quarantine(listed)
-    assert not refused(mine, video)
+    assert not refused(mine, video) and not refused(theirs, video)
     theirs.note(BadVideoError(video, "crash"))
-    mine.note(BadVideoError(str(other), "timeout"))
     assert all(refused(q, path) for q in (mine, theirs) for path in (video, str(other)))
 
 

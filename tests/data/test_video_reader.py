@@ -64,8 +64,8 @@ def test_shows_the_frame_of_each_moment(good, name, backend):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_backends_agree(good, name):
-    """Same frames, and (grey) pixels within 2/255 on average. Seen to fail with the frame before; for torchcodec with AVI files
-    (black frames after a seek) and for decord with open groups of pictures (other frames) when they decode those themselves."""
+    """Same frames, and (grey) pixels within 2/255 on average. Seen to fail with the frame before; and for decord with AVI files, open
+    groups of pictures and cut starts, of which it shows other frames when it decodes them itself."""
     clip = good[name]
     seconds = clip.starts[:: max(1, len(clip.starts) // 6)]
     pictures = [in_process(b).frames_at(str(clip.path), seconds, lambda frame: frame[..., 1].astype(np.int16)) for b in BACKENDS]
