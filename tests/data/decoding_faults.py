@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 
+from olmo.host_memory import release_freed_memory
+
 
 def shrink(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frame[::8, ::8])
@@ -33,5 +35,6 @@ def mistake(frame: np.ndarray) -> np.ndarray:
 
 
 def process_id(frame: np.ndarray) -> np.ndarray:
-    """Where the frame was decoded."""
+    """Where the frame was decoded. Gives back freed memory there, so that what is left is in use."""
+    release_freed_memory()
     return np.array([os.getpid()])
