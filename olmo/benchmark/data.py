@@ -10,10 +10,10 @@ import torch
 
 from olmo.benchmark.measure import Timing, interleave
 from olmo.benchmark.results import Row, current_commit
+from olmo.data.decoders import usable_decoders
 from olmo.data.moving_shapes import encode
-from olmo.data.video_reader import BACKENDS, VideoReaderConfig
-from olmo.exceptions import OLMoEnvironmentError
-from olmo.preprocessing.images import resize_frame
+from olmo.data.video_reader import VideoReaderConfig
+from olmo.preprocessing.images import PixelConfig
 
 RESOLUTIONS = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920)}
 FPS, SECONDS = 25, 10
@@ -22,22 +22,10 @@ FPS, SECONDS = 25, 10
 def decode_cases(profile: str) -> Iterator[tuple[str, str, int]]:
     """(backend, resolution, frames) of every row."""
     resolutions = ["360p"] if profile == "smoke" else list(RESOLUTIONS)
-    for backend in usable_backends():
+    for backend in usable_decoders():
         for resolution in resolutions:
             for frames in (8,) if profile == "smoke" else (8, 64):
                 yield backend, resolution, frames
-
-
-def usable_backends() -> list[str]:
-    """Decoding libraries of this machine."""
-    usable = []
-    for backend in BACKENDS:
-        try:
-            VideoReaderConfig(backend=backend, isolate=False).build()
-        except OLMoEnvironmentError:
-            continue
-        usable.append(backend)
-    return usable
 
 
 def decode_key(backend: str, resolution: str, frames: int) -> str:
@@ -56,18 +44,23 @@ def clip(folder: Path, resolution: str) -> Path:
 
 
 def decode(backend: str, resolution: str, frames: int, rounds: int, folder: Path) -> Row:
-    """Uniform frames of a clip, each resized to the ViT's input as it comes; per second of the clock and of one core."""
+    """Uniform frames of a clip, each resized to the ViT's input as it comes: as a training reads them, which is in a child
+    process, and beside it in this process, for what the child costs and for the time of one core."""
     path = str(clip(folder, resolution))
-    reader = VideoReaderConfig(backend=backend, isolate=False).build()
+    isolated, here = (VideoReaderConfig(backend=backend, isolate=isolate).build() for isolate in (True, False))
     seconds = np.linspace(0, SECONDS - 0.1, frames)
+    shrink = PixelConfig().resize_frame
     cpu: list[float] = []
 
-    def read() -> None:
+    def read_here() -> None:
         start = time.process_time()
-        reader.frames_at(path, seconds, lambda frame: resize_frame(frame, (378, 378)))
+        here.frames_at(path, seconds, shrink)
         cpu.append(time.process_time() - start)
 
-    timing: Timing = interleave({"read": read}, rounds, 1, torch.device("cpu"))["read"]
+    arms = {"isolated": lambda: isolated.frames_at(path, seconds, shrink), "here": read_here}
+    timings = interleave(arms, rounds, 1, torch.device("cpu"))
+    timing: Timing = timings["isolated"]
+    ratios = np.divide(timing.seconds, timings["here"].seconds)
     return Row(
         key=decode_key(backend, resolution, frames),
         part="decode",
@@ -87,5 +80,13 @@ def decode(backend: str, resolution: str, frames: int, rounds: int, folder: Path
             "clip": f"{SECONDS} s, {FPS} frames/s, H.264",
             "frames_per_second": frames / timing.median,
             "frames_per_core_second": frames / median(cpu[1:] or cpu),
+            "isolation": float(np.median(ratios)),
+            "difference": difference(isolated.frames_at(path, seconds, shrink), path, seconds),
         },
     )
+
+
+def difference(frames: np.ndarray, path: str, seconds: np.ndarray) -> float:
+    """Mean distance of the pixels (0..255) from what PyAV shows at the same times."""
+    reference = VideoReaderConfig(backend="pyav", isolate=False).build().frames_at(path, seconds, PixelConfig().resize_frame)
+    return float(np.abs(frames.astype(np.int16) - reference).mean())

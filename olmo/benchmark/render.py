@@ -104,14 +104,23 @@ def _generate_table(rows: Sequence[Row]) -> str:
     return _lines("requests|method|removed|vision, s|reading, s|writing, s|ms per token", cells)
 
 
+_READER_COLUMNS = {
+    "frames_per_second": ("frames per second", ".0f"),
+    "frames_per_core_second": ("per second of one core", ".0f"),
+    "isolation": ("times as long as without a child", ".2f"),
+    "difference": ("grey levels from PyAV's pictures", ".2f"),
+}
+
+
 def _decode_table(rows: Sequence[Row]) -> str:
+    decoded = [r for r in rows if r.method != "training"]
+    columns = {k: v for k, v in _READER_COLUMNS.items() if all(k in r.details for r in decoded)}
     readers = [
         [
             *(r.method, r.details["resolution"], str(r.frames), _seconds(r.seconds_median, r.seconds_iqr)),
-            *(f"{r.details[k]:.0f}" for k in ("frames_per_second", "frames_per_core_second")),
+            *(format(r.details[k], style) for k, (_, style) in columns.items()),
         ]
-        for r in rows
-        if r.method != "training"
+        for r in decoded
     ]
     trainings = [
         [
@@ -123,7 +132,8 @@ def _decode_table(rows: Sequence[Row]) -> str:
         for r in rows
         if r.method == "training"
     ]
-    tables = [_lines("reader|resolution|frames of 10 s|seconds|frames per second|per second of one core", readers)] if readers else []
+    head = "|".join(["reader|resolution|frames of 10 s|seconds", *(name for name, _ in columns.values())])
+    tables = [_lines(head, readers)] if readers else []
     tables += [_lines("workers of a tiny training|cores|seconds per step|share of them waiting for data", trainings)] if trainings else []
     return "\n\n".join(tables)
 

@@ -18,9 +18,9 @@ from olmo.data.examples import Limits, Preprocessor
 from olmo.data.failures import BAD_EXAMPLE, cause_and_file
 from olmo.data.frame_table import VideoInfo
 from olmo.data.load_video import VideoLoader
-from olmo.data.mixture_stream import name_key
 from olmo.data.mixtures import KwargsMixture
 from olmo.data.records import DatasetRow
+from olmo.data.seeding import Purpose, example_rng
 from olmo.data.video_reader import VideoReader
 from olmo.exceptions import OLMoDataError, OLMoError, first_line
 
@@ -185,11 +185,10 @@ def _read_sample(
     name: str, dataset: Dataset, preprocessor: Preprocessor, limits: Limits, sample: int, seed: int
 ) -> tuple[list[_Size], list[OLMoDataError]]:
     """Read up to `sample` examples, the same ones every time."""
-    key = name_key(name)
-    chosen = np.random.default_rng([seed, key]).choice(len(dataset), min(sample, len(dataset)), replace=False)
+    chosen = example_rng(seed, name, 0, 0, Purpose.ORDER).choice(len(dataset), min(sample, len(dataset)), replace=False)
     sizes, failures = [], []
     for index in np.sort(chosen).tolist():
-        rng = np.random.default_rng([seed, key, index])
+        rng = example_rng(seed, name, index, 0, Purpose.EXAMPLE)
         try:
             example = preprocessor(dataset.get(index, rng), rng)
         except OLMoDataError as err:

@@ -24,6 +24,7 @@ CAUSES = {
     "truncated": "the file ends before its video does",
     "timeout": "decoding takes longer than the time limit",
     "crash": "the decoder crashed",
+    "quarantined": "the file hung or crashed a decoder before and was not tried again",
     "invalid_clip": "the clip's start is not before its end, or lies behind the end of the video",
 }
 

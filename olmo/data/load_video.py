@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from olmo.data.decoders import FrameTransform
 from olmo.data.failures import BadVideoError
-from olmo.data.frame_table import VideoInfo
+from olmo.data.frame_table import VideoInfo, clip_of
 from olmo.data.probes import Probes, VideoLength
-from olmo.data.video_reader import FrameTransform, VideoReader, VideoReaderConfig
+from olmo.data.video_reader import VideoReader, VideoReaderConfig
 from olmo.preprocessing.frame_sampling import FrameSampler, Sample, TimeSampler
 from olmo.preprocessing.images import blank
 from olmo.preprocessing.video import VideoFrames
@@ -89,9 +90,7 @@ class Chosen(NamedTuple):
 
 def choose(info: VideoInfo | VideoLength, sampler: TimeSampler | FrameSampler, clip: tuple[float, float] | None) -> Chosen:
     """Let `sampler` choose frames of a video, or of `clip` = (start, end) seconds of it."""
-    start, end = (0.0, info.duration) if clip is None else (float(clip[0]), min(float(clip[1]), info.duration))
-    if not 0 <= start < end:
-        raise BadVideoError(info.path, "invalid_clip", f"clip {list(clip or (start, end))}, video {info.duration:.3f} s")
+    start, end = clip_of(info.path, info.duration, clip)
     if isinstance(sampler, TimeSampler):
         sample = sampler(end - start)
         return Chosen(sample, sample.positions, start + sample.positions, by_time=True)

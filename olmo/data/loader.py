@@ -95,8 +95,8 @@ class DataLoaderConfig(BaseConfig):
     decode_timeout: float = 60.0
     """Seconds that decoding one clip may take before it counts as unreadable."""
 
-    isolate_decoding: bool | None = None
-    """Decode in a child process that can be killed when native code hangs; null = only with decord."""
+    isolate_decoding: bool = True
+    """Decode in a child process per worker: native code that hangs or crashes costs one example instead of the run."""
 
     moving_shapes: MovingShapesConfig = field(default_factory=MovingShapesConfig)
     """Size and look of the generated data set."""
@@ -145,7 +145,8 @@ def build_train_loader(
     """
     cfg.check()
     members = build_mixture(cfg.groups(), cfg.split, cfg.moving_shapes)
-    measuring = LengthPreprocessor(preprocessor, Probes(data_root() / "indices" / "probes.sqlite", cfg.decode_timeout))
+    probes = Probes(data_root() / "indices" / "probes.sqlite", preprocessor.load_video.config)
+    measuring = LengthPreprocessor(preprocessor, probes)
     ranks = {"rank": rank, "world_size": world_size}
     return TrainLoader(cfg, members, preprocessor, collator, measuring, device_batch_size=device_batch_size, cost=cost, **ranks)
 

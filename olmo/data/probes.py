@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmo.data.video_reader import probe_video
+from olmo.data.video_reader import VideoReader, VideoReaderConfig
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,15 @@ class VideoLength:
 class Probes:
     """Lengths of videos by path; an entry counts while the file keeps its size and its time of change."""
 
-    def __init__(self, file: Path | None, timeout: float = 60.0) -> None:
-        """`file`: the SQLite file; None = nothing is kept. `timeout`: seconds that probing one video may take."""
-        self.file, self.timeout = file, timeout
+    def __init__(self, file: Path | None, reader: VideoReaderConfig | None = None) -> None:
+        """`file`: the SQLite file; None = nothing is kept. `reader`: how a video that is not known yet is opened."""
+        self.file, self.config = file, reader or VideoReaderConfig()
+        self._reader: VideoReader | None = None
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"file": self.file, "timeout": self.timeout, "_connection": None, "_owner": 0}
+        return {"file": self.file, "config": self.config, "_reader": None, "_connection": None, "_owner": 0}
 
     def __call__(self, path: str) -> VideoLength:
         """Probe a video, or remember it; a broken one raises `BadVideoError` as decoding it would, and is not kept."""
@@ -69,7 +70,9 @@ class Probes:
         return length
 
     def _probe(self, path: str) -> VideoLength:
-        info = probe_video(path, self.timeout)
+        if self._reader is None:
+            self._reader = self.config.build()
+        info = self._reader.probe(path)
         return VideoLength(path, info.width, info.height, info.num_frames, info.duration)
 
     def _execute(self, command: str, values: tuple) -> list[tuple]:

@@ -39,7 +39,7 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int], mode: str = "siglip
     size = tuple(size)
     if frames.shape[1:3] == size:
         return frames
-    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2).float()
     if mode in _KEEP_ASPECT:
         scale = min(np.float32(target) / np.float32(side) for target, side in zip(size, frames.shape[1:3], strict=True))
         inner = [max(1, int(np.float32(side) * scale)) for side in frames.shape[1:3]]

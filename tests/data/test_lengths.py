@@ -29,6 +29,9 @@ SAMPLING = {
     "randomized": ["time_sampling=false", "frame_sample_mode=uniform_randomized"],
 }
 
+HERE = VideoReaderConfig(isolate=False)
+"""Decoding in this process."""
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
@@ -94,7 +97,7 @@ def test_what_measuring_refuses(request, files, tmp_path):
     """The same words as decoding, for everything that shows without decoding."""
     real, measuring = preprocessors(request, SAMPLING["times"])
     question = {"question": "What?", "answer": "This.", "style": "video_short_answer"}
-    bad = [question | {"video": str(path)} for path, _ in broken_zoo(tmp_path).values()]
+    bad = [question | {"video": str(path)} for path in (s.path for s in broken_zoo(tmp_path).values())]
     bad.append(question | {"video": files["clip"], "metadata": {"clip_start_time": 9.0}})
     bad.append({"question": "What?", "answer": "This.", "style": "user_qa", "image": str(tmp_path / "absent.png")})
     bad.append({"question": "What?", "answer": "This.", "style": "user_qa", "image": str(tmp_path / "text.mp4")})
@@ -108,11 +111,9 @@ def test_what_measuring_refuses(request, files, tmp_path):
 
 
 def count_probes(monkeypatch):
-    from olmo.data import probes
-
     calls = []
-    real = probes.probe_video
-    monkeypatch.setattr(probes, "probe_video", lambda path, timeout: calls.append(path) or real(path, timeout))
+    real = VideoReader.probe
+    monkeypatch.setattr(VideoReader, "probe", lambda self, path: calls.append(path) or real(self, path))
     return calls
 
 
@@ -163,7 +164,7 @@ def test_many_processes_keep_probes_in_one_file(tmp_path):
     paths = [str(write_clip(tmp_path / f"{n}.mp4", frames=3 + n)) for n in range(12)]
     file = tmp_path / "probes.sqlite"
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda k: [Probes(file)(p) for p in paths[k::4]], range(4)))
+        list(pool.map(lambda k: [Probes(file, HERE)(p) for p in paths[k::4]], range(4)))
     rows = sqlite3.connect(file).execute("SELECT num_frames FROM probes").fetchall()
     assert sorted(n for (n,) in rows) == [3 + n for n in range(12)]
 
