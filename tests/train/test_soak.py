@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -71,6 +72,6 @@ def test_memory_files_and_threads_do_not_grow(shapes, tmp_path, monkeypatch):
     memory, *counts = zip(*after, strict=True)
     half = ROUNDS // 2
     for values in (memory[1:], inside[1:]):
-        assert min(values[half:]) - min(values[:half]) < SHARE, values
+        assert median(values[half:]) - median(values[:half]) < SHARE, values  # one late allocation is no growth
     for values in counts:
         assert max(values[half:]) <= max(values[1:half]), values
