@@ -25,7 +25,10 @@ from olmo.exceptions import OLMoDataError, first_line
 
 _SPLIT = re.compile(r"(?P<whole>.+?\.(?:tar|tar\.gz|tgz|zip))\.(?:part[._-]?(?:[a-z]{2,3}|\d{1,4})|[a-z]{2}|\d{2,4})")
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, NotImplementedError)
+_BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
+    NotImplementedError,  # how zipfile says that it does not know a member's compression
+)
 
 
 @dataclass(frozen=True)
