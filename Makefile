@@ -27,7 +27,7 @@ made_with := $(shell cat $(READY) 2>/dev/null)
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo      train the tiny model with and without pruning, evaluate both, write a report (about 15 minutes)"
+	@echo "make demo      train the tiny model with and without pruning, evaluate both, write a report (15 to 25 minutes)"
 	@echo "make test      lint, format check and the fast tests (minutes)"
 	@echo "make test-all  the same and the slow tests: faults, several ranks, documented commands, a short demo"
 	@echo "make format    rewrite the code in the project's format"
