@@ -16,15 +16,20 @@ from olmo.preprocessing.multiple_choice import option_letters
 MOST_LETTERS = 26
 """Options that are told apart where a question does not list them in lines of their own."""
 
-_CUE = r"\b(?:it\s+is|it's|(?:answer|option|choice|caption|sentence|choose|chose|pick|select)(?:\s+is|\s+would\s+be)?)\s*[:-]?\s*"
-_MARK = r"(?:[).:\]](?=\s|$)|\s*(?:\n|$))"
+_CUE = (
+    r"\b(?:it\s+is|it's|(?:answer|option|choice|caption|sentence|choose|chose|pick|select)(?:\s+is|\s+would\s+be)?)"
+    r"\s*[:-]?\s*"
+)
+_MARK = r"[).:\]](?=\s|$)|\s*(?:\n|$)"
 """What makes the letter before it a label: a mark, or the end of the line."""
-_LEADING = re.compile(rf"\(?([A-Za-z]{{1,2}}){_MARK}\s*")
-_LEADING_CAPITAL = re.compile(r"([B-HJ-Z])(?=[\s,;]|\s*-)[\s,;-]*")
+_LEADING = re.compile(rf"\(?([A-Za-z]{{1,2}})(?:{_MARK})\s*")
+_LEADING_CAPITAL = re.compile(r"([B-HJ-Z])(?:\s*[,;/-]|\s)\s*")
 """A capital that is no word of its own, as A and I are, may also stand before words."""
 _IN_BRACKETS = re.compile(r"[(\[]([A-Za-z]{1,2})[)\]]")
-_AFTER_CUE = re.compile(rf"{_CUE}[(\[]?(?:([A-Za-z]{{1,2}})(?:[).:,;\]]|\s*(?:\n|$))|([B-HJ-Z])\b)", re.IGNORECASE)
-_NEXT_BARE = re.compile(r"(?:(?:or|and|,|/|&)\s*)*\(?([A-Z]{1,2})(?:[).:,\]]|\s|$)")
+_AFTER_CUE = re.compile(rf"{_CUE}[(\[]?([A-Za-z]{{1,2}})(?:[,;]|{_MARK})", re.IGNORECASE)
+_CAPITAL_AFTER_CUE = re.compile(rf"(?i:{_CUE})(?:([B-HJ-Z])\b|([AI])(?=\s+(?:or|and)\b))")
+_NEXT = re.compile(rf"\(?(?:([A-Z]{{1,2}})(?:[,;]|{_MARK})|([B-HJ-Z])\b)|(?:or|and|/|&)\s*\(?([A-Z]{{1,2}})\b")
+"""Another label just behind one."""
 _CUE_BEFORE_TEXT = re.compile(rf"(?:.*?{_CUE}|\(?\w{{1,2}}[).:]\s+)(.*)", re.IGNORECASE | re.DOTALL)
 _DENIAL = re.compile(r"\b(?:not|neither|nor|never|no|except|\w+n't)\b")
 _DENIED = re.compile(r"(?:\b(?:not|nor|never)|n't)\s*(?:\w+\s+)?$", re.IGNORECASE)
@@ -40,40 +45,32 @@ def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
     text = re.sub(r"[^\S\n]+", " ", text)
     letters = [letter.lower() for letter in option_letters(len(options))]
     texts = [normalise(option) for option in options]
-    first, rest = _leading(text, letters)
-    if first is not None and normalise(rest) in ("", texts[first]):
-        return first
-    whole = normalise(text)
-    if first is None and whole and texts.count(whole) == 1:
+    label = _LEADING.match(text)
+    if label and label[1].lower() in letters:
+        first = letters.index(label[1].lower())
+        if normalise(text[label.end() :]) in ("", texts[first]):
+            return first
+    elif (whole := normalise(text)) and texts.count(whole) == 1:
         return texts.index(whole)
-    named = set(_labels(text, first, rest, letters))
+    words = {word for option in options for word in re.findall(r"\b[A-Z]\b", option)}
+    named = {letters.index(name.lower()) for name in _labels(text, words) if name.lower() in letters}
     if named:
         return named.pop() if len(named) == 1 else None
     return _told_in_words(text, texts)
 
 
-def _leading(text: str, letters: Sequence[str]) -> tuple[int | None, str]:
-    """(option whose label the text begins with, what follows)."""
-    for pattern in (_LEADING, _LEADING_CAPITAL):
-        found = pattern.match(text)
-        if found and found[1].lower() in letters:
-            return letters.index(found[1].lower()), text[found.end() :]
-    return None, text
-
-
-def _labels(text: str, first: int | None, rest: str, letters: Sequence[str]) -> Iterator[int]:
-    """Every option that a label in the text names."""
-    if first is not None:
-        yield first
-        if (other := _NEXT_BARE.match(rest)) and other[1].lower() in letters and other[1] not in ("A", "I"):
-            yield letters.index(other[1].lower())
-    for pattern in (_IN_BRACKETS, _AFTER_CUE):
+def _labels(text: str, words: set[str]) -> Iterator[str]:
+    """What looks like the label of an option. `words`: letters that are words in an option (in "C walks away" it is a person), so that
+    one of them before other words is no label."""
+    bare = _LEADING_CAPITAL.match(text)
+    if first := _LEADING.match(text) or (bare if bare and bare[1] not in words else None):
+        yield first[1]
+        if following := _NEXT.match(text, first.end()):
+            yield following[following.lastindex]
+    for pattern in (_IN_BRACKETS, _AFTER_CUE, _CAPITAL_AFTER_CUE):
         for found in pattern.finditer(text):
-            label = next(group for group in found.groups() if group)
-            bare = found.lastindex == 2
-            denied = _DENIED.search(text[: found.start()])
-            if label.lower() in letters and (label.isupper() or not bare) and not denied:
-                yield letters.index(label.lower())
+            if not _DENIED.search(text[: found.start()]) and not (pattern is _CAPITAL_AFTER_CUE and found[found.lastindex] in words):
+                yield found[found.lastindex]
 
 
 def _told_in_words(text: str, texts: Sequence[str]) -> int | None:
@@ -137,12 +134,9 @@ def right_option(record: Record) -> int:
     if record.get("answer_idx") is not None:
         return record["answer_idx"]
     answer = record.get("answer")
-    found = re.match(r"\s*\(?([A-Z]{1,2})(?:[).:]|\s*$)", answer) if isinstance(answer, str) else None
+    found = re.match(r"\s*\(?([A-Z])(?:[).:]|\s*$)", answer) if isinstance(answer, str) else None
     if not found:
         raise OLMoDataError(
             f"question {record['example_id']}: 'answer' should be the letter of an option, or 'answer_idx' its number, but it is {answer!r}"
         )
-    letters = option_letters(MOST_LETTERS)
-    if found[1] not in letters:
-        raise OLMoDataError(f"question {record['example_id']}: the answer {answer!r} is none of the letters A to Z")
-    return letters.index(found[1])
+    return option_letters(MOST_LETTERS).index(found[1])
