@@ -61,11 +61,11 @@ def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
 
 def _labels(text: str, words: set[str]) -> Iterator[str]:
     """What looks like the label of an option. `words`: letters that are words in an option (in "C walks away" it is a person), so that
-    one of them before other words is no label."""
+    one of them before other words or behind a label is none."""
     bare = _LEADING_CAPITAL.match(text)
     if first := _LEADING.match(text) or (bare if bare and bare[1] not in words else None):
         yield first[1]
-        if following := _NEXT.match(text, first.end()):
+        if (following := _NEXT.match(text, first.end())) and following[following.lastindex] not in words:
             yield following[following.lastindex]
     for pattern in (_IN_BRACKETS, _AFTER_CUE, _CAPITAL_AFTER_CUE):
         for found in pattern.finditer(text):

@@ -86,6 +86,7 @@ def test_what_names_none(prediction):
         ("C is eating", ["C is eating", "C is sleeping", "C walks"], 0),
         ("C is eating out", ["C is drinking", "C is sleeping", "C walks"], None),  # a person, in words of its own
         ("The answer is C is sleeping", ["C is eating", "C is sleeping", "C walks"], 1),
+        ("B. C sleeps well", ["C is eating", "C is sleeping", "C walks"], 1),
         ("C. C walks", ["C is eating", "C is sleeping", "C walks"], 2),
         ("AB. x", [f"option {i}" for i in range(30)], 27),
     ],
