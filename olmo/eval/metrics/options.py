@@ -29,7 +29,7 @@ _IN_BRACKETS = re.compile(r"[(\[]([A-Za-z]{1,2})[)\]]")
 _AFTER_CUE = re.compile(rf"{_CUE}[(\[]?([A-Za-z]{{1,2}})(?:[,;]|{_MARK})", re.IGNORECASE)
 _CAPITAL_AFTER_CUE = re.compile(rf"(?i:{_CUE})(?:([B-HJ-Z])\b|([AI])(?=\s+(?:or|and)\b))")
 _NEXT = re.compile(rf"\(?(?:([A-Z]{{1,2}})(?:[,;]|{_MARK})|([B-HJ-Z])\b)|(?:or|and|/|&)\s*\(?([A-Z]{{1,2}})\b")
-"""Another label just behind one."""
+"""Another label just behind one: with a mark, as a bare capital, or after "or"."""
 _CUE_BEFORE_TEXT = re.compile(rf"(?:.*?{_CUE}|\(?\w{{1,2}}[).:]\s+)(.*)", re.IGNORECASE | re.DOTALL)
 _DENIAL = re.compile(r"\b(?:not|neither|nor|never|no|except|\w+n't)\b")
 _DENIED = re.compile(r"(?:\b(?:not|nor|never)|n't)\s*(?:\w+\s+)?$", re.IGNORECASE)
@@ -61,11 +61,11 @@ def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
 
 def _labels(text: str, words: set[str]) -> Iterator[str]:
     """What looks like the label of an option. `words`: letters that are words in an option (in "C walks away" it is a person), so that
-    one of them before other words or behind a label is none."""
+    a bare one is no label."""
     bare = _LEADING_CAPITAL.match(text)
     if first := _LEADING.match(text) or (bare if bare and bare[1] not in words else None):
         yield first[1]
-        if (following := _NEXT.match(text, first.end())) and following[following.lastindex] not in words:
+        if (following := _NEXT.match(text, first.end())) and following[2] not in words:
             yield following[following.lastindex]
     for pattern in (_IN_BRACKETS, _AFTER_CUE, _CAPITAL_AFTER_CUE):
         for found in pattern.finditer(text):

@@ -34,7 +34,7 @@ def matches(predicted: Sequence[Span], true: Sequence[Span]) -> int:
         if shared >= LEAST_OVERLAP and i not in used_predicted and j not in used_true:
             used_predicted.add(i)
             used_true.add(j)
-    return len(used_true)
+    return len(used_predicted)
 
 
 def _scores(record: Record) -> tuple[float, float]:

@@ -50,11 +50,17 @@ def test_forms_that_rules_can_grade(miniature, form):  # noqa: F811
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_rules_cannot_tell_is_for_the_judge(miniature, form):  # noqa: F811
-    """Without its verdict the answer is unread, and wrong. Seen to fail with a caption graded by the letters in it."""
+    """Without its verdict the answer is unread, and wrong."""
     record = record_of(miniature, form) | {"prediction": "He does what a man does, I think"}
     assert METRIC.grade(record) == Grade(0.0, parsed=False) and METRIC.published(record) == 0.0
     assert METRIC.grade(record | {"judgement": 1}) == Grade(1.0) and METRIC.published(record | {"judgement": 1}) == 1.0
     assert METRIC.groups(record) == (form, f"{form}_action")
+
+
+def test_a_caption_is_never_graded_by_a_rule(miniature):  # noqa: F811
+    """Seen to fail with the letter in a caption taken for the answer to the question that it is judged by."""
+    record = record_of(miniature, "captioning") | {"prediction": "B. dunking"}
+    assert METRIC.grade(record) == Grade(0.0, parsed=False) and METRIC.published(record) == 0.0
 
 
 def test_another_form_is_named():
