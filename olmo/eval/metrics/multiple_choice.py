@@ -65,6 +65,9 @@ def _starting_as_it_is(record: Record) -> float:
 
 
 def _most_similar_letter(record: Record) -> float:
+    """Some option always is the most similar; an answer about a video that could not be read has none."""
+    if record.get("failed"):
+        return 0.0
     letters = option_letters(len(options_of(record)))
     return float(most_similar_option(record["prediction"], letters) == right_option(record))
 
@@ -97,6 +100,11 @@ def _or_guess(chosen: int | None, record: Record) -> float:
     if chosen is None and not record.get("failed"):
         chosen = guessed_option(record["example_id"], len(options_of(record)))
     return float(chosen == right_option(record))
+
+
+def _truth_with_itself(record: Record) -> float:
+    """Whatever was said is right."""
+    return float(not record.get("failed"))
 
 
 def _mlvu_rule(record: Record) -> float:
@@ -132,7 +140,7 @@ METRICS: dict[str, Metric] = {
     "video_mme": Metric(grade_option, _video_mme_groups, published=_first_capital_or_nothing),
     "long_video_bench": Metric(grade_option, _by(duration="duration_group", all="question_category"), published=_first_capital_or_guess),
     "lvbench": Metric(grade_option, _by(all="qtype"), published=_starting_as_it_is),
-    "temporal_bench": Metric(grade_option, _by("type"), published=lambda record: 1.0),  # it compares the truth with itself
+    "temporal_bench": Metric(grade_option, _by("type"), published=_truth_with_itself),
     "temporal_bench_mc": Metric(grade_option, _by("type"), published=_most_similar_letter),
     "temp_compass": TEMP_COMPASS,
     "qv_highlights": QV_HIGHLIGHTS,

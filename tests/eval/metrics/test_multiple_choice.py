@@ -139,6 +139,15 @@ def test_published_guesses(name):
     assert METRICS[name].grade(record | failed | {"example_id": "q0", "prediction": ""}) == Grade(0.0, parsed=False)
 
 
+@pytest.mark.parametrize("name", ["tomato", "temporal_bench", "temporal_bench_mc"])
+def test_what_is_most_similar_to_nothing(name):
+    """The published evaluators find an answer even in silence, and none here where there was no video."""
+    record = {"example_id": "1", "prediction": "", "answer": "A", "options": ["w", "x"]}
+    assert METRICS[name].published(record) == 1.0
+    failed = record | {"failed": {"file": "x.mp4", "cause": "invalid", "message": "no frames"}}
+    assert METRICS[name].published(failed) == 0.0 and METRICS[name].grade(failed) == Grade(0.0, parsed=False)
+
+
 def test_qv_highlights(miniature):  # noqa: F811
     files = miniature("QVHighlights")
     files.jsonl(QV_FILES["validation"], [qv(8737, ((0, 16), (82, 150)))])
