@@ -1,6 +1,6 @@
 """TempCompass: four forms of question. An answer that the rules cannot read is for a judge; until one has judged it, it is unread.
 
-A judge's verdict stands in the record as `judgement`, from 0 (wrong) to 1 (right).
+A judge's verdict stands in the record as `judgement`, {"correct": bool | None}.
 """
 
 import re
@@ -56,17 +56,21 @@ def published_rule(prediction: str, metadata: Record) -> bool | None:
     return None
 
 
+def _judged(record: Record) -> bool | None:
+    """The judge's verdict; None where there is none, or none that could be read."""
+    return (record.get("judgement") or {}).get("correct")
+
+
 def _grade(record: Record) -> Grade:
     right = _by_rule(record)
-    if right is not None:
-        return Grade(float(right))
-    judgement = record.get("judgement")
-    return Grade(0.0, parsed=False) if judgement is None else Grade(float(judgement))
+    right = _judged(record) if right is None else right
+    return Grade(float(right or False), parsed=right is not None)
 
 
 def _published(record: Record) -> float:
     right = published_rule(record["prediction"], record["metadata"])
-    return float((record.get("judgement") or 0.0) if right is None else right)
+    right = _judged(record) if right is None else right
+    return float(right or False)
 
 
 def _groups(record: Record) -> tuple[str, str]:

@@ -30,7 +30,7 @@ BENCHMARKS = {
     "ego_schema": ("ego_schema", "validation", "EgoSchema", test_benchmarks.ego_schema, "D", []),
     "temporal_bench": ("temporal_bench", "test", "TemporalBench", test_benchmarks.temporal_bench, "B", ["long_qa"]),
     "temporal_bench_mc": ("temporal_bench_mc", "test", "TemporalBench", test_benchmarks.temporal_bench, "B", ["long_qa"]),
-    "mlvu": ("mlvu_mc", "validation", "MVLU", test_long_benchmarks.mlvu, "B", ["plotQA"]),
+    "mlvu_mc": ("mlvu_mc", "validation", "MVLU", test_long_benchmarks.mlvu, "B", ["plotQA"]),
     "lvbench": (
         *("lvbench", "test", "LVBench", test_long_benchmarks.lvbench, "D"),
         ["all_key information retrieval", "all_reasoning"],
@@ -47,7 +47,7 @@ BENCHMARKS = {
         *("long_video_bench_no_subtitle", "validation", "LongVideoBench", test_subtitle_benchmarks.long_video_bench, "B"),
         ["duration_600", "all_TOS"],
     ),
-    "nextqa": ("nextqa_mc", "test", "NeXTQA", nextqa, "C", ["CH", "causal"]),
+    "nextqa_mc": ("nextqa_mc", "test", "NeXTQA", nextqa, "C", ["CH", "causal"]),
     "perception_test": ("perception_test", "validation", "perception_test", perception_test, "B", ["physics", "descriptive"]),
     "temp_compass": (
         *("temp_compass", "validation", "TempCompass", test_temp_compass.temp_compass, "B"),
@@ -91,9 +91,9 @@ def test_options_are_found_in_the_question(miniature, name):  # noqa: F811
 
 
 def test_mlvu_is_the_mean_over_its_tasks(miniature):  # noqa: F811
-    record = first_record(miniature, "mlvu")
-    assert METRICS["mlvu"].headline == "average" and record["question_type"] == "plotQA"
-    rule = METRICS["mlvu"].more["mlvu_rule"]
+    record = first_record(miniature, "mlvu_mc")
+    assert METRICS["mlvu_mc"].headline == "average" and record["question_type"] == "plotQA"
+    rule = METRICS["mlvu_mc"].more["mlvu_rule"]
     assert [rule(record | {"prediction": said}) for said in ("B", "(B) x", "B)", "B.", "(A) x")] == [1, 1, 1, 0, 0]
 
 
@@ -118,7 +118,7 @@ def test_groups_of_video_mme():
         ("video_mme", "Best option: C", 0.0, 1.0),
         ("lvbench", "Because", 0.0, 1.0),
         ("ego_schema", "C. B", 0.0, 0.0),
-        ("nextqa", "C. B", 0.0, 1.0),
+        ("nextqa_mc", "C. B", 0.0, 1.0),
         ("temporal_bench", "A", 0.0, 1.0),
     ],
 )
@@ -127,7 +127,7 @@ def test_where_published_evaluators_differ(name, prediction, value, published):
     assert (METRICS[name].grade(record).value, METRICS[name].published(record)) == (value, published)
 
 
-@pytest.mark.parametrize("name", ["ego_schema", "nextqa", "long_video_bench"])
+@pytest.mark.parametrize("name", ["ego_schema", "nextqa_mc", "long_video_bench"])
 def test_published_guesses(name):
     """Drawn for each question, and never for a video that could not be read."""
     ids = [f"q{i}" for i in range(40)]

@@ -43,9 +43,9 @@ def test_forms_that_rules_can_grade(miniature, form):  # noqa: F811
     """A judge's verdict does not overrule them."""
     record = record_of(miniature, form)
     for said in RIGHT[form]:
-        assert METRIC.grade(record | {"prediction": said, "judgement": 0}) == Grade(1.0), said
+        assert METRIC.grade(record | {"prediction": said, "judgement": {"correct": False}}) == Grade(1.0), said
     for said in WRONG[form]:
-        assert METRIC.grade(record | {"prediction": said, "judgement": 1}) == Grade(0.0), said
+        assert METRIC.grade(record | {"prediction": said, "judgement": {"correct": True}}) == Grade(0.0), said
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -53,7 +53,9 @@ def test_what_rules_cannot_tell_is_for_the_judge(miniature, form):  # noqa: F811
     """Without its verdict the answer is unread, and wrong."""
     record = record_of(miniature, form) | {"prediction": "He does what a man does, I think"}
     assert METRIC.grade(record) == Grade(0.0, parsed=False) and METRIC.published(record) == 0.0
-    assert METRIC.grade(record | {"judgement": 1}) == Grade(1.0) and METRIC.published(record | {"judgement": 1}) == 1.0
+    for correct, grade in ((True, Grade(1.0)), (False, Grade(0.0)), (None, Grade(0.0, parsed=False))):
+        judged = record | {"judgement": {"correct": correct}}
+        assert METRIC.grade(judged) == grade and METRIC.published(judged) == grade.value
     assert METRIC.groups(record) == (form, f"{form}_action")
 
 
