@@ -1,6 +1,6 @@
 """Reference scores of the published evaluators on single answers.
 
-Seen to fail with one article more in the table of VQA v2, with the first letter in brackets in place of the last in NExT-QA, and with
+Seen to fail with an article less in VQA v2, with the first letter in brackets in place of the last in NExT-QA, and with
 an unread answer of Video-MME counted as wrong in place of left out.
 """
 
