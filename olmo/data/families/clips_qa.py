@@ -10,7 +10,7 @@ import numpy as np
 from olmo.data.annotations import Entry, one_file, read_csv, read_json_list, read_jsonl, read_lists, unique
 from olmo.data.dataset import Example
 from olmo.data.families.questions import asked, choice, choices, grouped, numbered_options
-from olmo.data.families.video_files import Listing, with_video
+from olmo.data.families.video_files import Listing, with_videos
 from olmo.data.records import MC, OE, DatasetRow, Record, insert_option, multiple_choice, open_ended
 from olmo.data.sources import ByHand, Hub, Url
 from olmo.exceptions import OLMoDataError
@@ -69,8 +69,8 @@ def _how2qa_records(folder: Path, split: str) -> Iterator[Record]:
     clips = listing.by_stem(HOW2QA_CLIPS)
     entries = read_csv(folder / _how2qa_files(split)[0], columns=HOW2QA_COLUMNS)
     by_clip = grouped((_how2qa_clip(entry), _how2qa_question(entry)) for entry in entries)
-    records = ({"video": f"{HOW2QA_CLIPS}/{clips.get(name, name)}", "questions": q} for name, q in by_clip.items())
-    yield from with_video(listing, records)
+    records = ((f"{HOW2QA_CLIPS}/{clips.get(name, name)}", {"questions": q}) for name, q in by_clip.items())
+    yield from with_videos(records, listing.path, folder)
 
 
 def _how2qa_clip(entry: Entry) -> str:

@@ -9,7 +9,7 @@ from olmo.data.annotations import Entry, read_parquet
 from olmo.data.dataset import Example
 from olmo.data.families.common import LeftOut, fixed_example, inserted_choice
 from olmo.data.families.questions import grouped
-from olmo.data.families.video_files import with_videos
+from olmo.data.families.video_files import videos_below, with_videos
 from olmo.data.records import MC, DatasetRow, Record
 from olmo.data.sources import ByHand, Hub
 from olmo.exceptions import OLMoDataError
@@ -21,7 +21,7 @@ VIDEOS = ByHand("the YouTube videos that the dataset card lists, each in a folde
 
 
 def _with_videos(records: Iterable[tuple[str, Record]], folder: Path) -> Iterator[Record]:
-    return with_videos(records, folder, "", lambda path: path.parent.name)
+    return with_videos(records, videos_below(folder, "", lambda path: path.parent.name), folder)
 
 
 def _rows(folder: Path, pattern: str, columns: list[str]) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ from olmo.data.annotations import Entry, read_csv, read_json, read_json_list, un
 from olmo.data.dataset import Example
 from olmo.data.families.common import LeftOut, fixed_example, some_texts, unanswered
 from olmo.data.families.questions import grouped, one_of
-from olmo.data.families.video_files import with_videos
+from olmo.data.families.video_files import videos_below, with_videos
 from olmo.data.records import MC, OE, DatasetRow, Record, multiple_choice, open_ended, split_evenly
 from olmo.data.sources import ByHand, Url
 from olmo.exceptions import OLMoDataError
@@ -93,7 +93,7 @@ def _star_messages(entry: Entry, answers: bool) -> tuple[Message, Message]:
 def _intent_qa_records(folder: Path, split: str) -> Iterator[Record]:
     pairs = ((entry.need("video_id", str), _intent_qa_messages(entry)) for entry in read_csv(folder / f"{split}.csv"))
     asked = ((video, {"messages": [m for pair in messages for m in pair]}) for video, messages in grouped(pairs).items())
-    return with_videos(asked, folder, VIDEOS)
+    return with_videos(asked, videos_below(folder, VIDEOS), folder / VIDEOS)
 
 
 def _intent_qa_messages(entry: Entry) -> tuple[Message, Message]:
@@ -111,7 +111,8 @@ def _sportsqa_records(folder: Path, split: str) -> Iterator[Record]:
         (entry.need("video", str), open_ended(entry.need("question", str), entry.need("answer", str)))
         for entry in read_json_list(folder / f"meta-data/{split}.json")
     )
-    return with_videos(((video, {"messages": messages}) for video, messages in grouped(pairs).items()), folder, VIDEOS)
+    asked = ((video, {"messages": messages}) for video, messages in grouped(pairs).items())
+    return with_videos(asked, videos_below(folder, VIDEOS), folder / VIDEOS)
 
 
 # -- RoadTextVQA: questions with several accepted answers
@@ -122,7 +123,8 @@ def _road_text_records(folder: Path, split: str) -> Iterator[Record]:
     if not isinstance(content, Entry):
         raise OLMoDataError(f"{folder / f'{split}.json'} should be a mapping with the list 'data'")
     pairs = ((entry.need("videoId", str), _road_text_question(entry, split)) for entry in unique(content.entries("data"), "questionId"))
-    return with_videos(((video, {"questions": questions}) for video, questions in grouped(pairs).items()), folder, VIDEOS)
+    asked = ((video, {"questions": questions}) for video, questions in grouped(pairs).items())
+    return with_videos(asked, videos_below(folder, VIDEOS), folder / VIDEOS)
 
 
 def _road_text_question(entry: Entry, split: str) -> dict:

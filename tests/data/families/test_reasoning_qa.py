@@ -252,10 +252,10 @@ def test_sportsqa_without_some_of_its_videos(miniature, caplog):
     files.json("meta-data/train.json", sports_rows("v_1", "v_2", "v_2"))
     refused("sportsqa_oe", "videos/**/ is not in")
     files.touch("videos/readme.txt")
-    refused("sportsqa_oe", "none of the 2 annotated videos is in ")
+    refused("sportsqa_oe", "none of its 2 videos is in ")
     files.touch("videos/v_1.mp4")
     assert len(open_split("sportsqa_oe")) == 1
-    assert "left out: 1 videos that are not in " in caplog.text and "such as v_2" in caplog.text
+    assert "left out: 1 of 2 videos" in caplog.text and "(the first: v_2)" in caplog.text
     files.touch("videos/v_2.mkv")
     assert len(open_split("sportsqa_oe")) == 2
 
