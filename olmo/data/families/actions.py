@@ -123,7 +123,7 @@ ROWS = (
         example=partial(_named, style="moments_in_time_label", questions=ACTION_QUESTIONS),
         files=_moments_files,
         splits=tuple(MOMENTS_FOLDERS),
-        licence="for research, after an agreement with the authors",
+        inferred="columns of its tables after the first",
     ),
     DatasetRow(
         name="kinetics_qa",
@@ -141,7 +141,6 @@ ROWS = (
         example=partial(_named, style="kinetics_label", questions=PERSON_QUESTIONS),
         files=_kinetics_files,
         splits=("train", "val"),
-        licence="annotations CC BY 4.0, videos as on YouTube",
     ),
     DatasetRow(
         name="epic_kitchens_qa",
@@ -159,7 +158,6 @@ ROWS = (
         example=partial(_named, style="epic_kitchens_label", questions=ACTION_QUESTIONS),
         files=_epic_files,
         splits=("train", "validation"),
-        licence="CC BY-NC 4.0",
-        counts={"train": 67217, "validation": 9668},  # table of splits in the paper on EPIC-KITCHENS-100
+        licence="CC BY-NC 4.0 (license.txt of github.com/epic-kitchens/epic-kitchens-100-annotations)",
     ),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from olmo.data.annotations import Entry, one_file, read_csv, read_json_list, read_jsonl, read_lists, unique
+from olmo.data.annotations import Entry, having, one_file, read_csv, read_json_list, read_jsonl, read_lists, unique
 from olmo.data.dataset import Example
 from olmo.data.families.questions import asked, choice, choices, grouped, numbered_options
 from olmo.data.families.video_files import Listing, with_videos
@@ -155,10 +155,10 @@ def _funqa_records(folder: Path, split: str) -> Iterator[Record]:
     """All questions on a video are one example; those with options are of the split that has the video."""
     by_video = grouped(
         (_funqa_video(entry, split), _funqa_open(entry))
-        for entry in read_json_list(folder / _funqa_files(split)[0])
+        for entry in having(read_json_list(folder / _funqa_files(split)[0]), "visual_input", "task", "instruction", "output")
         if entry.need("task", str) not in FUNQA_OTHER_TASKS
     )
-    for entry in read_json_list(folder / FUNQA_CHOICES):
+    for entry in having(read_json_list(folder / FUNQA_CHOICES), "visual_input", "instruction", "gt"):
         if (video := _funqa_video(entry, split)) in by_video:
             by_video[video].append(_funqa_choice(entry))
     for video, questions in by_video.items():
@@ -244,7 +244,7 @@ ROWS = (
         example=choices(),
         files=_trafficqa_files,
         splits=("train", "test"),
-        licence="for research, after an agreement with the authors",
+        licence="videos after an agreement with the authors (README of github.com/sutdcv/SUTD-TrafficQA)",
     ),
     DatasetRow(
         name="social_iq2",
@@ -256,6 +256,7 @@ ROWS = (
         example=choices(),
         files=_social_iq_files,
         splits=("train", "val", "test"),
+        inferred="names of its files on the hub",
     ),
     DatasetRow(
         name="funqa",
@@ -267,6 +268,7 @@ ROWS = (
         example=_funqa_example,
         files=_funqa_files,
         splits=("train", "val", "test"),
-        licence="CC BY-NC-SA 4.0",
+        licence="CC BY-NC-SA 4.0 (README of github.com/Jingkang50/FunQA)",
+        inferred=f"keys of {FUNQA_CHOICES}, folders in the archives",
     ),
 )

@@ -167,7 +167,7 @@ ROWS = (
         example=fixed_example,
         files=lambda split: [f"{EGO4D}/annotations/{file}" for file in EGO4D_FILES[split]],
         splits=("train", "val", "test"),
-        licence="Ego4D licence agreement, to be signed at ego4d-data.org",
+        licence="after signing a licence agreement (ego4d-data.org/docs/start-here)",
     ),
     DatasetRow(
         name="qv_highlights",

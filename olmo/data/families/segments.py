@@ -200,7 +200,7 @@ ROWS = (
         example=_coin_example,
         files=lambda split: ["COIN.json", "videos/**/"],
         splits=("train", "test"),
-        licence="research only (github.com/coin-dataset/annotations)",
+        licence="research only (README of github.com/coin-dataset/annotations)",
     ),
     DatasetRow(
         name="youcook2_all_qa",

@@ -142,7 +142,7 @@ ROWS = (
         example=choices(MC_SUBTITLE),
         files=_tvqa_files,
         splits=("train", "val", "test"),
-        licence="frames for research, after an agreement with the authors",
+        inferred="names of its files on the hub",
     ),
     DatasetRow(
         name="cinepile_with_sub",
@@ -154,6 +154,7 @@ ROWS = (
         example=choices(MC_SUBTITLE),
         files=_cinepile_files,
         splits=("train", "test"),
+        inferred="names of its files on the hub",
     ),
     DatasetRow(
         name="news_video_qa_filtered",
@@ -168,5 +169,6 @@ ROWS = (
         example=short_answers,
         files=_news_files,
         splits=("train", "val"),
+        inferred="names of its files on the hub",
     ),
 )

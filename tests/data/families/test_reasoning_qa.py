@@ -297,6 +297,12 @@ def test_road_text_vqa(miniature):
     assert example("road_text_vqa", "test")["message_list"] == [{"question": "What is the speed limit?", "style": OE}]
 
 
+def test_road_text_vqa_that_names_the_files_of_its_videos(miniature):
+    """Seen to fail (no video is there) when only the id is looked for."""
+    road_text(miniature("RoadTextVQA"), videoId="a", video="train/123.mp4")
+    assert example("road_text_vqa")["video"] == "videos/123.mp4" and len(open_split("road_text_vqa")) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -304,6 +310,10 @@ def test_road_text_vqa(miniature):
         ({"answer": None}, "train.json, data[0]: the key 'answer' is missing"),
         ({"answer": "60"}, "train.json, data[0]: 'answer' should be a list, but is \"60\""),
         ({"answer": [60]}, "train.json, data[0]: 'answer[0]' should be text, but is 60"),
+        (
+            {"videoId": None},
+            "data[0]: should have the keys questionId, videoId, question, but lacks videoId; there is questionId, question, answer",
+        ),
         ({"questionId": 2}, "train.json, data[1]: the questionId 2 stands already at"),
     ],
 )
