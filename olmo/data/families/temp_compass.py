@@ -94,7 +94,7 @@ def _row(name: str, title: str, forms: tuple[str, ...]) -> DatasetRow:
         example=partial(benchmark_example, style=EVAL_MC),
         files=partial(_files, forms=forms),
         splits=("validation",),
-        inferred="columns of its tables, folder in its archive",
+        inferred="the column dim of its tables",
     )
 
 

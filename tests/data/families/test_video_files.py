@@ -48,7 +48,7 @@ def test_no_video_at_all(folder):
 
 
 def test_folders_are_listed_once_and_files_never_asked_for(folder, monkeypatch):
-    """Seen to fail (400 questions) when every path is asked for with `is_file`."""
+    """Seen to fail when every path is asked for with `is_file`."""
     asked: Counter[str] = Counter()
 
     def counted(function):
