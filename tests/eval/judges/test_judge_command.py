@@ -219,8 +219,8 @@ def test_files_that_are_wrong(tmp_path, folder):
     assert run_command(main, [str(folder), "--judge=open_answer"]) == 1
 
 
-def start(folder, url, *words):
-    command = [sys.executable, "scripts/judge.py", str(folder), "--judge=open_answer", "--model=m", f"--base_url={url}", *words]
+def start(folder, url, judge, *words):
+    command = [sys.executable, "scripts/judge.py", str(folder), f"--judge={judge}", "--model=m", f"--base_url={url}", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -232,25 +232,27 @@ def wait_until(condition):
 
 
 def test_killed_and_started_again(tmp_path, repo, monkeypatch):
-    """kill -9 in the middle: no request is repeated but those that were on their way. Seen to fail without the cache and with judgements
-    written at the end."""
+    """kill -9 in the middle of captions, each of three requests: none is repeated but those that were on their way, and what was judged
+    is saved. Seen to fail without the cache, and with judgements written at the end."""
     monkeypatch.chdir(repo)
-    folder = result_folder(tmp_path / "results", [open_record(n) for n in range(24)])
+    records = [caption_record(n, f"A car {n} is red", [(f"car {n}", "Colour")], f"car {n}.") for n in range(12)]
+    folder = result_folder(tmp_path / "results", records)
     with serving() as server:
         server.delay = 0.05
-        process = start(folder, server.url, "--concurrency=3")
-        wait_until(lambda: len(server.asked) >= 9)
+        process = start(folder, server.url, "captions", "--concurrency=3")
+        wait_until(lambda: len(server.asked) >= 17)  # five are done, or more, and three are half done
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        before = len(server.asked)
-        assert 9 <= before < 24
+        assert 17 <= len(server.asked) < 36
+        assert 3 <= len(judgements(folder)) < 12
         server.delay = 0.0
-        again = start(folder, server.url)
+        again = start(folder, server.url, "captions")
         out, _ = again.communicate(timeout=30)
         assert again.returncode == 0, out
-        repeated = Counter(server.prompts)
-        assert len(repeated) == 24 and sum(repeated.values()) - 24 <= 3 and max(repeated.values()) <= 2
-    assert len(judgements(folder)) == 24
+        asked = Counter(server.prompts)
+        assert len(asked) == 36 and max(asked.values()) <= 2
+        assert sum(asked.values()) - 36 <= 3
+    assert len(judgements(folder)) == 12
 
 
 def test_interrupted(tmp_path, repo, monkeypatch):
@@ -259,7 +261,7 @@ def test_interrupted(tmp_path, repo, monkeypatch):
     folder = result_folder(tmp_path / "results", [open_record(n) for n in range(24)])
     with serving() as server:
         server.delay = 0.1
-        process = start(folder, server.url, "--concurrency=3")
+        process = start(folder, server.url, "open_answer", "--concurrency=3")
         wait_until(lambda: len(server.asked) >= 6)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
