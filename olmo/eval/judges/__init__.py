@@ -18,6 +18,9 @@ JUDGES: dict[str, Callable[[Sequence[Record]], Judge]] = {
 }
 """Name on the command line -> judge, made from all records of the task."""
 
+JUDGE_METRICS = {"captions": "captions", "open_answer": "judged_answer", "temp_compass": "temp_compass", "mlvu_gen": "mlvu_gen"}
+"""Judge -> the metric that reads its judgements."""
+
 TASK_JUDGES = {
     "molmo2_captions_eval": "captions",
     "mlvu_gen": "mlvu_gen",
@@ -28,4 +31,4 @@ TASK_JUDGES = {
 }
 """Task -> the judge taken when none is named."""
 
-__all__ = ["JUDGES", "TASK_JUDGES", "Judge"]
+__all__ = ["JUDGES", "JUDGE_METRICS", "TASK_JUDGES", "Judge"]

@@ -188,17 +188,12 @@ def _judge_all(plans, args: argparse.Namespace, console) -> int:
 
 
 def _score_again(plan, model: str) -> None:
-    from olmo.eval.judges.rescore import rescore, task_of
-    from olmo.eval.metrics import METRICS
-    from olmo.eval.tasks import TASKS
+    from olmo.eval.judges.rescore import rescore
+    from olmo.eval.statistics import Score, format_table
 
-    task = TASKS.get((task_of(plan.folder) or "").partition(":")[0])
-    if task is None or task.metric is None:
-        log.warning("%s: no metric is known for its task; the judgements are saved", plan.folder)
-        return
-    content = rescore(plan.folder, METRICS[task.metric], plan.judge_name, model)
+    content = rescore(plan.folder, plan.judge_name, model)
     if content is None:
         log.warning("%s: there is no metrics.json, because its evaluation has not finished; the judgements are saved", plan.folder)
         return
-    for name, value in content["metrics"].items():
-        log.info("  %-24s %.4f", name, value)
+    for line in format_table({name: Score.from_dict(raw) for name, raw in content["scores"].items()}):
+        log.info("%s", line)

@@ -1,18 +1,16 @@
 """Metrics of a result folder computed again, now that there are judgements."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from olmo.eval.judges import JUDGE_METRICS
 from olmo.eval.judges.merge import read_judgements, read_predictions, with_judgements
-from olmo.eval.metrics.metric import Record
+from olmo.eval.metrics import METRICS as METRIC_OF
 from olmo.eval.results import METRICS, SETTINGS
+from olmo.eval.statistics import score
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
-
-Compute = Callable[[Sequence[Record]], Mapping[str, Any]]
-"""Records -> scores by name; a score has a `value` and `asdict()`."""
 
 
 def task_of(folder: Path) -> str | None:
@@ -22,8 +20,8 @@ def task_of(folder: Path) -> str | None:
     return task if isinstance(task, str) else None
 
 
-def rescore(folder: Path, compute: Compute, judge: str, model: str) -> dict[str, Any] | None:
-    """Replace the scores in `metrics.json` by those of the records with their judgements, and note who judged.
+def rescore(folder: Path, judge: str, model: str) -> dict[str, Any] | None:
+    """Replace the scores in `metrics.json` by those of the judge's metric, for the records with their judgements; note who judged.
 
     Returns the new content; None where there is no `metrics.json`, because the evaluation has not finished.
     """
@@ -31,12 +29,17 @@ def rescore(folder: Path, compute: Compute, judge: str, model: str) -> dict[str,
     content = _read(path)
     if content is None:
         return None
+    metric = METRIC_OF[JUDGE_METRICS[judge]]
     records = with_judgements(read_predictions(folder), folder, judge, model)
-    scores = compute(records)
+    scores = score(metric, records, compat=content.get("compat", False))
     lines = {x.example_id: x for x in read_judgements(folder) if (x.judge, x.model) == (judge, model)}
     content |= {
-        "metrics": {name: score.value for name, score in scores.items()},
-        "scores": {name: score.asdict() for name, score in scores.items()},
+        "status": "scored",
+        "metric": JUDGE_METRICS[judge],
+        "headline": metric.headline,
+        "metrics": {name: found.value for name, found in scores.items()},
+        "scores": {name: found.asdict() for name, found in scores.items()},
+        "questions": len(records),
         "judge": {
             "judge": judge,
             "model": model,

@@ -14,6 +14,7 @@ import pytest
 from olmo.eval.judges.asker import Patience
 from olmo.eval.judges.command import LEFT_OVER, STOPPED, main, parse
 from olmo.eval.judges.merge import JudgementFile, with_judgements
+from olmo.eval.metrics.judged_answers import judged_correct
 from olmo.exceptions import OLMoCliError, OLMoDataError, OLMoEnvironmentError
 from olmo.launch import run_command
 from tests.eval.judges.judge_server import Fault, serving
@@ -23,7 +24,7 @@ from tests.eval.judges.records import caption_record, compass_record, judgements
 @pytest.fixture
 def folder(tmp_path):
     """Six free answers, every third one wrong."""
-    records = [open_record(n, "a tree" if n % 3 == 2 else "a red car") for n in range(6)]
+    records = [open_record(n, "a tree" if n % 3 == 2 else "It is a red car.") for n in range(6)]
     return result_folder(tmp_path / "results", records)
 
 
@@ -75,7 +76,8 @@ def test_judging(folder, judge, server, capsys):
     assert all((x["judge"], x["model"], x["unparsed"], len(x["prompt_sha"])) == ("open_answer", "m", 0, 64) for x in lines.values())
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["judge"] | {"date": 0} == {"judge": "open_answer", "model": "m", "judged": 6, "unparsed": 0, "date": 0}
-    assert metrics["metrics"]["all"] == pytest.approx(4 / 6) and metrics["scores"]["all"]["n"] == metrics["questions"] == 6
+    assert metrics["metric"] == "judged_answer" and metrics["metrics"]["all"] == pytest.approx(4 / 6)
+    assert metrics["scores"]["all"]["n"] == metrics["questions"] == 6
     assert "sent: 6 requests, 600 tokens of prompts, 60 of replies" in capsys.readouterr().out
 
 
@@ -115,6 +117,8 @@ def test_nonsense_is_stored_as_unparsed_and_counted(folder, judge, server, capsy
     assert judge(folder) == 0
     line = judgements(folder)["q3"]
     assert line["judgement"] == {"correct": None} and line["unparsed"] == 1
+    scores = json.loads((folder / "metrics.json").read_text())["scores"]
+    assert scores["all"]["correct"] == 3 and scores["all"]["unparsed"] == 1
     assert len(server.asked) == 7 and "1 replies could not be read" in capsys.readouterr().out
     assert judge(folder) == 0 and len(server.asked) == 7, "it is judged, as far as it can be"
 
@@ -148,7 +152,7 @@ def test_the_judge_by_the_task(server, tmp_path, capsys):
     """TempCompass: only what its rules leave open is asked; captions; and a task without a judge says so."""
     choice = {"question": "?\nA. up\nB. down", "answer": "A. up"}
     records = [compass_record(n, "multi-choice", text, **choice) for n, text in enumerate(["A", "B.", "it is A. up"])]
-    compass = result_folder(tmp_path / "compass", records, "temp_compass_multi-choice:validation")
+    compass = result_folder(tmp_path / "compass", records, "temp_compass_multi-choice:validation", finished=False)
     caption = caption_record(1, "A car is red. A man runs", [("A car is red", "Colour")], "A car is red.")
     captions = result_folder(tmp_path / "captions", [caption], "molmo2_captions_eval:test", finished=False)
     assert main([str(compass), str(captions), "--model=m", f"--base_url={server.url}"]) == 0
@@ -161,6 +165,15 @@ def test_the_judge_by_the_task(server, tmp_path, capsys):
     shapes = result_folder(tmp_path / "shapes", [open_record(1)])
     with pytest.raises(OLMoCliError, match="task moving_shapes:test is scored without one.*--judge"):
         main([str(shapes)])
+
+
+def test_the_scores_of_what_is_not_judged_yet(folder, judge):
+    """Wrong and unread, not left out."""
+    judge(folder, "--max_requests=2", "--concurrency=1")
+    scores = json.loads((folder / "metrics.json").read_text())["scores"]
+    assert (scores["all"]["n"], scores["all"]["correct"], scores["all"]["unparsed"]) == (6, 2, 4)
+    with pytest.raises(OLMoDataError, match="'judgement' should hold 'correct'"):
+        judged_correct(open_record(1, judgement={"correct": "yes"}))
 
 
 def test_judgements_of_two_models_are_not_mixed(folder, judge):
