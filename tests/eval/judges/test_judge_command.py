@@ -98,7 +98,7 @@ def test_started_again_it_asks_for_what_is_missing(folder, judge, server):
 
 
 def test_one_cache_for_several_folders(folder, judge, server, tmp_path):
-    other = result_folder(tmp_path / "other", [open_record(n) for n in range(2)])
+    other = result_folder(tmp_path / "other", [open_record(n, "It is a red car.") for n in range(2)])
     judge(folder, f"--cache={tmp_path / 'shared'}")
     assert judge(other, f"--cache={tmp_path / 'shared'}") == 0
     assert len(server.asked) == 6 and len(judgements(other)) == 2 and not (other / "judge_cache").exists()
@@ -249,7 +249,7 @@ def test_killed_and_started_again(tmp_path, repo, monkeypatch):
     is saved. Seen to fail without the cache, and with judgements written at the end."""
     monkeypatch.chdir(repo)
     records = [caption_record(n, f"A car {n} is red", [(f"car {n}", "Colour")], f"car {n}.") for n in range(12)]
-    folder = result_folder(tmp_path / "results", records)
+    folder = result_folder(tmp_path / "results", records, finished=False)
     with serving() as server:
         server.delay = 0.05
         process = start(folder, server.url, "captions", "--concurrency=3")
