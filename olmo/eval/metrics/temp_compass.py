@@ -1,11 +1,9 @@
-"""TempCompass: four forms of question. An answer that the rules cannot read is for a judge; until one has judged it, it is unread.
-
-A judge's verdict stands in the record as `judgement`, {"correct": bool | None}.
-"""
+"""TempCompass: four forms of question. An answer that the rules cannot read is for a judge; until one has judged it, it is unread."""
 
 import re
 
 from olmo.data.families.temp_compass import CAPTIONING, MATCHING, MULTIPLE_CHOICE, YES_NO
+from olmo.eval.metrics.judged_answers import judged_correct
 from olmo.eval.metrics.metadata import known
 from olmo.eval.metrics.metric import Grade, Metric, Record
 from olmo.eval.metrics.options import chosen_option, options_of, right_option
@@ -56,21 +54,14 @@ def published_rule(prediction: str, metadata: Record) -> bool | None:
     return None
 
 
-def _judged(record: Record) -> bool | None:
-    """The judge's verdict; None where there is none, or none that could be read."""
-    return (record.get("judgement") or {}).get("correct")
-
-
 def _grade(record: Record) -> Grade:
     right = _by_rule(record)
-    right = _judged(record) if right is None else right
-    return Grade(float(right or False), parsed=right is not None)
+    return judged_correct(record) if right is None else Grade(float(right))
 
 
 def _published(record: Record) -> float:
     right = published_rule(record["prediction"], record["metadata"])
-    right = _judged(record) if right is None else right
-    return float(right or False)
+    return judged_correct(record).value if right is None else float(right)
 
 
 def _groups(record: Record) -> tuple[str, str]:
