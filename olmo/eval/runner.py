@@ -115,12 +115,8 @@ def finish(
     skipped = [f for a in answered for f in a.failures]
     if not records:
         raise OLMoDataError(f"{task.label}: no question could be answered ({len(skipped)} were skipped because of unreadable videos)")
-    metric = METRICS[task.metric]
-    scores = score(metric, records)
+    scores = score(METRICS[task.metric], records)
     content = {
-        "task": task.label,
-        "metric": task.metric,
-        "headline": metric.headline,
         "metrics": {name: s.value for name, s in scores.items()},
         "scores": {name: s.asdict() for name, s in scores.items()},
         "questions": len(records),

@@ -80,9 +80,11 @@ def score(metric: Metric, records: Sequence[Record], compat: bool = False) -> di
     return {name: found for name, found in scores.items() if found is not None}
 
 
-def headline_values(metric: Metric, records: Sequence[Record]) -> np.ndarray:
-    """What each answer is worth for the headline of the metric, [n]; NaN = it is not counted there."""
+def headline_values(metric: Metric, records: Sequence[Record], compat: bool = False) -> np.ndarray:
+    """What each answer is worth for the headline of the metric, [n]; NaN = it is not counted there. `compat`: see `score`."""
     if metric.headline in OVERALL:
+        if compat and metric.published is not None:
+            return _numbers(metric.published(r) for r in records)
         return np.array([metric.grade(r).value for r in records], dtype=float)
     return _numbers(metric.more[metric.headline](r) for r in records)
 
