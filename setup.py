@@ -27,8 +27,8 @@ EXTRAS = {
     "wandb": ["wandb>=0.19"],
     "video": ["torchcodec>=0.10"],
     "data": ["pyarrow>=17"],
-    # Matching and masks of points and tracks, and HOTA (which pulls opencv-python, used by none of this).
-    "eval": ["scipy>=1.15", "pycocotools>=2.0.10", "trackeval>=1.3"],
+    # Matching of points, and HOTA (whose package pulls opencv-python, which nothing here uses).
+    "eval": ["scipy>=1.15", "trackeval>=1.3"],
     # Filled by the first feature that needs a package beyond the core.
     "cloud": [],
     "test": [

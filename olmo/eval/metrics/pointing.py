@@ -16,7 +16,6 @@ from olmo.eval.metrics.points_on_masks import (
     WRONG,
     PointScores,
     assignment,
-    decode_mask,
     distances,
     lies_on,
     point_scores,
@@ -48,7 +47,7 @@ def video_point_scores(record: Record, published: bool = False) -> PointScores:
     for i, j in _nearest(truth, points, (data.need("video_duration", float), width, height)):
         time, x, y = points[j]
         mask = masks[i].get(time) if published else _mask_near(masks[i], time, reach)
-        hits += mask is not None and lies_on(decode_mask(mask, data.where), x, y, width, height)
+        hits += mask is not None and lies_on(mask, x, y, width, height, data.where)
     return point_scores(hits, len(points), len(masks))
 
 

@@ -8,10 +8,9 @@ The published evaluator takes the masks of a frame's objects by their order, whi
 recall by the number of all objects, absent ones too.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from olmo.eval.metrics.points_on_masks import (
     WRONG,
     PointScores,
     assignment,
-    decode_mask,
     distances,
     lies_on,
     point_scores,
@@ -32,7 +30,6 @@ from olmo.exceptions import OLMoDataError
 from olmo.preprocessing.point_parsing import parse_tracks
 from olmo.preprocessing.points import output_timestamp
 
-T = TypeVar("T")
 Places = dict[str, tuple[float, float]]
 """Id -> (x, y) in pixels."""
 
@@ -71,8 +68,7 @@ def tracked_frames(record: Record, published: bool = False) -> list[TrackedFrame
                 if name not in masks:
                     raise OLMoDataError(f"{data.where}: 'masks' should have an entry for every object of 'points', but has none for {name}")
                 if (mask := masks[name].get(number)) is not None:
-                    pixels = decode_mask(mask, data.where)
-                    on_object[row] = [lies_on(pixels, x, y, *size) for x, y in tracks.values()]
+                    on_object[row] = [lies_on(mask, x, y, *size, data.where) for x, y in tracks.values()]
         distance = distances(_array(objects), _array(tracks))
         frames.append(TrackedFrame(list(objects), list(tracks), on_object, distance, len(masks) if published else len(objects)))
     return frames
@@ -129,37 +125,19 @@ def _predicted_frames(text: str, data: Entry, truth: Iterable[Entry], size: tupl
     return frames
 
 
-def _once_per_record(function: Callable[[Record], T]) -> Callable[[Record], T]:
-    """The quantities of a record are asked for one after another; the masks that all of them need are decoded once."""
-    last: list[tuple[Record | None, Any]] = [(None, None)]
-
-    def remembered(record: Record) -> T:
-        known, value = last[0]
-        if known is not record:
-            value = function(record)
-            last[0] = record, value
-        return value
-
-    return remembered
+def _scores(record: Record, published: bool = False) -> PointScores:
+    return WRONG if record.get("failed") else track_scores(tracked_frames(record, published))
 
 
-_frames = _once_per_record(tracked_frames)
-_published_frames = _once_per_record(partial(tracked_frames, published=True))
-
-
-def _scores(record: Record) -> PointScores:
-    return WRONG if record.get("failed") else track_scores(_frames(record))
-
-
-def _hota(record: Record) -> Hota:
-    return Hota(0.0, 0.0, 0.0) if record.get("failed") else hota(_frames(record))
+def _hota(record: Record, published: bool = False) -> Hota:
+    return Hota(0.0, 0.0, 0.0) if record.get("failed") else hota(tracked_frames(record, published))
 
 
 def _read(record: Record) -> bool:
     """Whether there is an answer: points, a sentence that there are none, or silence where nothing is to be shown."""
     if record.get("failed"):
         return False
-    frames = _frames(record)
+    frames = tracked_frames(record)
     return any(f.tracks for f in frames) or not any(f.objects for f in frames) or says_nothing_there(record["prediction"])
 
 
@@ -179,12 +157,12 @@ METRICS: dict[str, Metric] = {
             "DetA": lambda record: _hota(record).det_a,
             "AssA": lambda record: _hota(record).ass_a,
         },
-        published=lambda record: 0.0 if record.get("failed") else track_scores(_published_frames(record)).f1,
+        published=lambda record: _scores(record, published=True).f1,
     ),
     "video_tracking_hota": Metric(
         grade=lambda record: Grade(_hota(record).hota, parsed=_read(record)),
         groups=_category,
-        published=lambda record: 0.0 if record.get("failed") else hota(_published_frames(record)).hota,
+        published=lambda record: _hota(record, published=True).hota,
     ),
 }
 """Name in a task record -> metric: the points themselves, or the tracks that they make."""

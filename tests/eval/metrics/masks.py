@@ -15,3 +15,8 @@ def rle(mask: np.ndarray) -> dict:
     """COCO run lengths as they stand in JSON."""
     found = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": list(mask.shape), "counts": found["counts"].decode()}
+
+
+def decode(mask: dict) -> np.ndarray:
+    """The picture of run lengths, bool [height, width]."""
+    return coco.decode(mask).astype(bool)

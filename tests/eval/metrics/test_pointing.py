@@ -112,7 +112,7 @@ def test_a_video_that_could_not_be_read_is_wrong():
     [
         ({"gt_abs_masks": []}, "'gt_abs_masks' should have the masks of 2 objects, but has 0"),
         ({"masks_fps": None}, "the key 'masks_fps' is missing"),
-        ({"gt_abs_masks": [{"2.0": {"size": [1]}}] * 2}, "a mask should be COCO run lengths"),
+        ({"gt_abs_masks": [{"2.0": {"size": [1]}}] * 2}, "the size of a mask should be"),
     ],
 )
 def test_wrong_metadata_is_named(changes, sentence):

@@ -5,12 +5,12 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmo.eval.metrics.points_on_masks import assignment, decode_mask, distances, lies_on, point_scores, says_nothing_there
+from olmo.eval.metrics.points_on_masks import assignment, distances, lies_on, point_scores, says_nothing_there
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
-from tests.eval.metrics.masks import box, rle
+from tests.eval.metrics.masks import box, decode, rle
 
 
 def cheapest(cost: np.ndarray) -> float:
@@ -48,32 +48,60 @@ def test_f1_is_the_harmonic_mean(predicted, wanted, data):
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_masks_are_read_back(height, width, seed):
+@settings(max_examples=50)
+def test_every_pixel_of_a_mask(height, width, seed):
     """Height and width differ, so that a transposed mask is seen."""
     mask = np.random.default_rng(seed).random((height, width)) < 0.4
-    np.testing.assert_array_equal(decode_mask(rle(mask), "here"), mask)
+    written = rle(mask)
+    np.testing.assert_array_equal(decode(written), mask)
+    found = [[lies_on(written, x, y, width, height, "here") for x in range(width)] for y in range(height)]
+    np.testing.assert_array_equal(found, mask)
+
+
+def test_a_mask_as_large_as_a_picture():
+    """Run lengths of more than one digit. Seen to fail when later ones are not differences."""
+    rows, columns = np.mgrid[:720, :1280]
+    mask = ((rows - 360) / 300) ** 2 + ((columns - 700) / 500) ** 2 < 1
+    mask ^= np.random.default_rng(0).random(mask.shape) < 0.001
+    written = rle(mask)
+    points = np.random.default_rng(1).integers(0, (1280, 720), (300, 2)).tolist()
+    assert [lies_on(written, x, y, 1280, 720, "here") for x, y in points] == [mask[y, x] for x, y in points]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": [4, 4]}, {"size": [4], "counts": "0"}, {"size": [4, 4], "counts": "\xff"}, {"size": 4, "counts": None}]
+    ("wrong", "sentence"),
+    [
+        ({"size": [4, 4]}, "the counts of a mask should be run lengths as COCO compresses them, but are 'None'"),
+        ({"size": [4, 4], "counts": [1, 2]}, "the counts of a mask"),
+        ({"size": [4, 4], "counts": ""}, "the counts of a mask"),
+        ({"size": [4, 4], "counts": "\xff"}, "the counts of a mask"),
+        ({"size": [4, 4], "counts": "zz"}, "the counts of a mask"),
+        ({"size": [4, 4], "counts": "P"}, "the counts of a mask"),  # cut off within a number
+        ({"size": [4, 4], "counts": "3"}, "the run lengths of a mask of 4 x 4 should be 0 or more each, and 16 together, but end at 3"),
+        ({"size": [4, 4], "counts": "d0L"}, "the run lengths of a mask"),  # 20 and -4
+        ({"size": [4], "counts": "0"}, r"the size of a mask should be \[height, width\], but is \[4\]"),
+        ({"size": [4, 0], "counts": "0"}, "the size of a mask"),
+        ({"size": [4, "4"], "counts": "0"}, "the size of a mask"),
+        ({"counts": "0"}, "the size of a mask"),
+    ],
 )
-def test_a_broken_mask_is_named(wrong):
-    with pytest.raises(OLMoDataError, match="^example 7: a mask should be COCO run lengths"):
-        decode_mask(wrong, "example 7")
+def test_a_broken_mask_is_named(wrong, sentence):
+    with pytest.raises(OLMoDataError, match=f"^example 7: {sentence}"):
+        lies_on(wrong, 1, 1, 4, 4, "example 7")
 
 
 def test_the_pixel_nearest_to_a_point_counts():
-    mask = box(10, 20, 2, 5, 4, 9)  # rows 2 and 3, columns 5 to 8
+    mask = rle(box(10, 20, 2, 5, 4, 9))  # rows 2 and 3, columns 5 to 8
     inside = [(5, 2), (8, 3), (4.6, 3.4)]
     outside = [(4, 2), (9, 3), (5, 1), (5, 4), (4.4, 2), (2, 5)]
-    assert all(lies_on(mask, x, y, 20, 10) for x, y in inside)
-    assert not any(lies_on(mask, x, y, 20, 10) for x, y in outside)
+    assert all(lies_on(mask, x, y, 20, 10, "here") for x, y in inside)
+    assert not any(lies_on(mask, x, y, 20, 10, "here") for x, y in outside)
 
 
 def test_the_far_edge_and_masks_of_another_size():
-    corner = box(10, 20, 9, 19, 10, 20)
-    assert lies_on(corner, 20, 10, 20, 10) and not lies_on(corner, 18, 10, 20, 10)
-    assert lies_on(corner, 190, 90, 200, 100) and not lies_on(corner, 19, 9, 200, 100)
+    corner = rle(box(10, 20, 9, 19, 10, 20))
+    assert lies_on(corner, 20, 10, 20, 10, "here") and not lies_on(corner, 18, 10, 20, 10, "here")
+    assert lies_on(corner, 190, 90, 200, 100, "here") and not lies_on(corner, 19, 9, 200, 100, "here")
 
 
 def test_what_says_that_nothing_is_there():
@@ -81,14 +109,7 @@ def test_what_says_that_nothing_is_there():
     assert not any(map(says_nothing_there, ["", "There are 2.", "I see a dog."]))
 
 
-@pytest.mark.parametrize(
-    ("module", "use"),
-    [
-        ("scipy.optimize", lambda: assignment(np.ones((1, 1)))),
-        ("pycocotools", lambda: decode_mask({"size": [1, 1], "counts": "1"}, "here")),
-    ],
-)
-def test_a_missing_package_is_one_clear_line(monkeypatch, module, use):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(OLMoEnvironmentError, match=rf"needs the package '{module.partition('.')[0]}': pip install .*\[eval\]"):
-        use()
+def test_a_missing_package_is_one_clear_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(OLMoEnvironmentError, match=r"matching points with objects needs the package 'scipy': pip install .*\[eval\]"):
+        assignment(np.ones((1, 1)))
