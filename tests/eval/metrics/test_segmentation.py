@@ -15,15 +15,14 @@ from tests.eval.metrics.masks import box
 H, W = 60, 80  # a diagonal of 100: outlines may be off by ceil(0.8) = 1 pixel
 EMPTY = np.zeros((H, W), dtype=bool)
 SQUARE = box(H, W, 10, 10, 30, 30)
+ALL_OR_NOTHING = [(SQUARE, SQUARE, 1), (EMPTY, EMPTY, 1), (EMPTY, SQUARE, 0), (SQUARE, EMPTY, 0)]
+"""Predicted, true, and the score by any measure."""
 
 
 @pytest.mark.parametrize(
     ("predicted", "truth", "expected"),
     [
-        (SQUARE, SQUARE, 1),
-        (EMPTY, EMPTY, 1),
-        (EMPTY, SQUARE, 0),
-        (SQUARE, EMPTY, 0),
+        *ALL_OR_NOTHING,
         (box(H, W, 10, 20, 30, 40), SQUARE, 1 / 3),  # half of each is shared: 200 of 600
         (box(H, W, 10, 10, 30, 20), SQUARE, 1 / 2),
         (box(H, W, 40, 40, 50, 50), SQUARE, 0),
@@ -43,10 +42,7 @@ def test_outline_by_hand():
 @pytest.mark.parametrize(
     ("predicted", "truth", "expected"),
     [
-        (SQUARE, SQUARE, 1),
-        (EMPTY, EMPTY, 1),
-        (EMPTY, SQUARE, 0),
-        (SQUARE, EMPTY, 0),
+        *ALL_OR_NOTHING,
         (box(H, W, 10, 11, 30, 31), SQUARE, 1),  # off by one pixel, which is tolerated
         (box(H, W, 11, 11, 31, 31), SQUARE, 79 / 80),  # and along both axes: of 80 pixels one corner is too far
         (box(H, W, 30, 50, 50, 70), SQUARE, 0),
