@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from olmo.batch import Batch
-from olmo.eval.metrics.accuracy import cluster_of
+from olmo.eval.statistics.clusters import cluster_of
 from olmo.exceptions import OLMoDataError
 from olmo.inference.api import ExampleReader
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from olmo.data.failures import FailureLog, cause_and_file
-from olmo.eval.metrics import METRICS, Score
+from olmo.eval.metrics import METRICS
 from olmo.eval.questions import Question, QuestionBatch, QuestionBatches, share_of
 from olmo.eval.results import ResultFolder
+from olmo.eval.statistics import Score, format_table, score
 from olmo.eval.tasks import Task
 from olmo.exceptions import OLMoDataError
 from olmo.inference.api import VideoQA
@@ -114,10 +115,14 @@ def finish(
     skipped = [f for a in answered for f in a.failures]
     if not records:
         raise OLMoDataError(f"{task.label}: no question could be answered ({len(skipped)} were skipped because of unreadable videos)")
-    scores = METRICS[task.metric](records)
+    metric = METRICS[task.metric]
+    scores = score(metric, records)
     content = {
-        "metrics": {name: score.value for name, score in scores.items()},
-        "scores": {name: score.asdict() for name, score in scores.items()},
+        "task": task.label,
+        "metric": task.metric,
+        "headline": metric.headline,
+        "metrics": {name: s.value for name, s in scores.items()},
+        "scores": {name: s.asdict() for name, s in scores.items()},
         "questions": len(records),
         "skipped": skipped,
         "max_examples": max_examples,
@@ -143,14 +148,9 @@ def versions() -> dict[str, str]:
 
 
 def format_scores(task: Task, content: dict[str, Any]) -> list[str]:
-    """The table that a terminal shows: value, interval, n and chance of every question type."""
+    """What a terminal shows: the table of scores, and what the answers took."""
     lines = [f"{task.title} ({task.split}), {content['questions']} questions"]
-    width = max(len(name) for name in content["scores"])
-    for name, raw in content["scores"].items():
-        score = Score(**raw)
-        chance = "" if score.chance is None else f"  chance {100 * score.chance:5.1f} %"
-        interval = f"[{100 * score.low:5.1f}, {100 * score.high:5.1f}]"
-        lines.append(f"  {name:<{width}}  {100 * score.value:5.1f} %  {interval}  n {score.n:>5}{chance}")
+    lines += format_table({name: Score.from_dict(raw) for name, raw in content["scores"].items()})
     lines.append(f"  tokens per question: {content['tokens_before']:.1f} before pruning, {content['tokens_after']:.1f} after")
     if content["skipped"]:
         causes = defaultdict(int)
