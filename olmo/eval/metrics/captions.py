@@ -103,18 +103,19 @@ def _unread(record: Record) -> float | None:
 
 # -- free answers of MLVU: two scores of 1 to 5 each
 
-MLVU_KINDS = {"subPlot": "sub_scene", "summary": "summary"}
-"""Type of a question in the data set -> how its scores are called."""
 MLVU_SCORES = {"sub_scene": ("accuracy", "relevance"), "summary": ("completeness", "reliability")}
-"""What a judge scores."""
+"""Kind of question -> what its answers are scored for."""
+_MLVU_KINDS = {"sub_scene": "sub_scene", "subPlot": "sub_scene", "8_sub_scene": "sub_scene", "summary": "summary", "9_summary": "summary"}
+"""How the files of MLVU call the kinds."""
 
 
-def _mlvu_kind(record: Record) -> str:
-    metadata = Entry(record["metadata"], f"prediction of example {record['example_id']}, metadata")
-    kind = metadata.need("task_type", str)
-    if kind not in MLVU_KINDS:
-        raise OLMoDataError(f"{metadata.where}: 'task_type' should be {' or '.join(MLVU_KINDS)}, but is '{kind}'")
-    return MLVU_KINDS[kind]
+def mlvu_kind(record: Record) -> str:
+    """`sub_scene` or `summary`."""
+    task_type = (record.get("metadata") or {}).get("task_type")
+    if task_type not in _MLVU_KINDS:
+        known = ", ".join(_MLVU_KINDS)
+        raise OLMoDataError(f"question {record['example_id']}: metadata 'task_type' should be one of {known}, but is {task_type!r}")
+    return _MLVU_KINDS[task_type]
 
 
 def _mlvu_scores(record: Record) -> list[float] | None:
@@ -122,7 +123,7 @@ def _mlvu_scores(record: Record) -> list[float] | None:
     judged = judgement(record)
     if judged is None:
         return None
-    names = MLVU_SCORES[_mlvu_kind(record)]
+    names = MLVU_SCORES[mlvu_kind(record)]
     scores = [judged.optional(name, float) for name in names]
     for name, score in zip(names, scores, strict=True):
         if score is not None and not 1 <= score <= 5:
@@ -140,7 +141,7 @@ def _mlvu_part(kind: str, read: Callable[[list[float]], float]) -> Callable[[Rec
     """A quantity of the questions of one kind."""
 
     def part(record: Record) -> float | None:
-        scores = _mlvu_scores(record) if _mlvu_kind(record) == kind else None
+        scores = _mlvu_scores(record) if mlvu_kind(record) == kind else None
         return None if scores is None else read(scores)
 
     return part
@@ -156,7 +157,6 @@ METRICS: dict[str, Metric] = {
     ),
     "mlvu_gen": Metric(
         grade=_mlvu_grade,
-        groups=lambda record: (_mlvu_kind(record),),
         more={
             **{
                 f"{kind}_{name}": _mlvu_part(kind, lambda scores, i=i: scores[i])
