@@ -88,6 +88,15 @@ def _asked_video(entry: Entry) -> str:
     return _placed(entry, "video_source", POINT_PLACES).format(id=entry.need("video_id", str))
 
 
+COUNT_RANGES = ((0, 5), (5, 10), (10, 15), (15, 20), (20, 25))
+"""True counts, [from, to), that are one type of question."""
+
+
+def count_range(count: int) -> str:
+    """`0_5`, `5_10`, ... or `25_up`."""
+    return next((f"{low}_{high}" for low, high in COUNT_RANGES if low <= count < high), f"{COUNT_RANGES[-1][1]}_up")
+
+
 def _count_records(folder: Path, split: str) -> Iterator[Record]:
     for number, entry in enumerate(_rows(folder, split, COUNT_COLUMNS)):
         count = entry.need("count", int)
@@ -103,6 +112,7 @@ def _count_records(folder: Path, split: str) -> Iterator[Record]:
                 "example_id": f"{entry['video_id']}_{number}",
                 "video_id": entry["video_id"],
                 "count": count,
+                "question_type": count_range(count),
                 "subset": entry.need("category", str),
             },
         }

@@ -86,6 +86,7 @@ def test_counting(miniature):
             "example_id": "abc_0",
             "video_id": "abc",
             "count": 2,
+            "question_type": "0_5",
             "subset": "animal",
             "clip_start_time": 1.0,
             "clip_end_time": 30.5,
