@@ -85,7 +85,7 @@ def _grade(record: Record) -> Grade:
 
 
 METRICS: dict[str, Metric] = {
-    "video_pointing": Metric(
+    "video_point": Metric(
         grade=_grade,
         more={
             "precision": lambda record: video_point_scores(record).precision,

@@ -147,7 +147,7 @@ def _category(record: Record) -> Sequence[str]:
 
 
 METRICS: dict[str, Metric] = {
-    "video_tracking": Metric(
+    "video_track": Metric(
         grade=lambda record: Grade(_scores(record).f1, parsed=_read(record)),
         groups=_category,
         more={
@@ -159,7 +159,7 @@ METRICS: dict[str, Metric] = {
         },
         published=lambda record: _scores(record, published=True).f1,
     ),
-    "video_tracking_hota": Metric(
+    "video_track_hota": Metric(
         grade=lambda record: Grade(_hota(record).hota, parsed=_read(record)),
         groups=_category,
         published=lambda record: _hota(record, published=True).hota,

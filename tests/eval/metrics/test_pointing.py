@@ -13,7 +13,7 @@ from olmo.preprocessing.points import PointFormatter
 from tests.eval.metrics.masks import box, rle
 
 WIDTH, HEIGHT = 200, 100
-METRIC = METRICS["video_pointing"]
+METRIC = METRICS["video_point"]
 LEFT, RIGHT = box(HEIGHT, WIDTH, 10, 10, 50, 50), box(HEIGHT, WIDTH, 50, 150, 90, 190)
 
 

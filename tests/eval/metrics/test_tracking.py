@@ -12,7 +12,7 @@ from tests.eval.metrics.masks import box, rle
 
 SIZE = (200, 100)
 FPS = 6
-POINTS, TRACKS = METRICS["video_tracking"], METRICS["video_tracking_hota"]
+POINTS, TRACKS = METRICS["video_track"], METRICS["video_track_hota"]
 
 
 def place(name: int, frame: int) -> tuple[float, float]:
