@@ -15,8 +15,8 @@ import torch
 
 from olmo.batch import Batch, MultimodalType, VisualSegment
 from olmo.data.failures import cause_and_file
-from olmo.eval.metrics.accuracy import cluster_of
 from olmo.eval.prompt_text import prompt_text
+from olmo.eval.statistics.clusters import cluster_of
 from olmo.exceptions import OLMoDataError
 from olmo.inference.api import ExampleReader
 from olmo.preprocessing.example import ProcessedExample

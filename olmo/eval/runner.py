@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from olmo.data.failures import FailureLog
-from olmo.eval.metrics import METRICS, Score
+from olmo.eval.metrics import METRICS
 from olmo.eval.questions import Question, QuestionBatch, QuestionBatches, kept_per_frame, share_of
 from olmo.eval.results import ResultFolder
+from olmo.eval.statistics import Score, format_table, score
 from olmo.eval.task import Task
 from olmo.eval.versions import versions
 from olmo.inference.api import VideoQA
@@ -149,12 +150,16 @@ def finish(
 def scored(task: Task, records: Sequence[dict[str, Any]], compat: bool = False) -> dict[str, Any]:
     """What the records of a task amount to: its scores, if it has a metric that needs no judge, and what is known without one."""
     status = "needs judge" if task.judge else "predictions only" if task.metric is None else "scored"
-    scores = METRICS[task.metric](records) if status == "scored" else {}
+    metric = METRICS[task.metric] if status == "scored" else None
+    scores = {} if metric is None else score(metric, records, compat)
     seen = [r for r in records if "failed" not in r]
     return {
+        "task": task.label,
         "status": status,
-        "metrics": {name: score.value for name, score in scores.items()},
-        "scores": {name: score.asdict() for name, score in scores.items()},
+        "metric": task.metric,
+        "headline": None if metric is None else metric.headline,
+        "metrics": {name: found.value for name, found in scores.items()},
+        "scores": {name: found.asdict() for name, found in scores.items()},
         "questions": len(records),
         "failed": failures(records),
         "tokens_before": _mean(seen, "tokens_before"),
@@ -173,15 +178,11 @@ def _mean(records: Sequence[dict[str, Any]], key: str) -> float:
 
 
 def format_scores(task: Task, content: dict[str, Any]) -> list[str]:
-    """The table that a terminal shows: value, interval, n and chance of every question type."""
+    """What a terminal shows: the table of scores, and what the answers took."""
     lines = [f"{task.title} ({task.split}), {content['questions']} questions"]
-    width = max((len(name) for name in content["scores"]), default=0)
-    for name, raw in content["scores"].items():
-        score = Score(**raw)
-        chance = "" if score.chance is None else f"  chance {100 * score.chance:5.1f} %"
-        interval = f"[{100 * score.low:5.1f}, {100 * score.high:5.1f}]"
-        lines.append(f"  {name:<{width}}  {100 * score.value:5.1f} %  {interval}  n {score.n:>5}{chance}")
-    if content["status"] != "scored":
+    if content["status"] == "scored":
+        lines += format_table({name: Score.from_dict(raw) for name, raw in content["scores"].items()})
+    else:
         lines.append(f"  {content['status']}: the predictions are written")
     lines.append(f"  tokens per question: {content['tokens_before']:.1f} before pruning, {content['tokens_after']:.1f} after")
     if failed := content["failed"]["questions"]:

@@ -10,6 +10,7 @@ from olmo.data.catalogue import get_dataset
 from olmo.eval.metrics import METRICS, chosen_option
 from olmo.eval.questions import list_questions, share_of
 from olmo.eval.results import newest_results, read_records
+from olmo.eval.statistics import score
 from olmo.eval.tasks import resolve_tasks
 from olmo.exceptions import OLMoCliError
 from tests.data.clips import write_clip
@@ -68,7 +69,7 @@ def test_options_and_open_answers_in_one_metric():
     word = {"question_type": "word", "answer": "Blue whale", "chance": None}
     records = [{**choice, "prediction": p, "example_id": p} for p in ("B. blue", "A. red", "b", "A. blue")]
     records += [{**word, "prediction": p, "example_id": p} for p in ("blue  whale.", "whale")]
-    scores = METRICS["option_or_answer"](records)
+    scores = score(METRICS["option_or_answer"], records)
     assert (scores["choice"].correct, scores["choice"].n, scores["choice"].chance) == (2, 4, 0.5)
     assert (scores["word"].correct, scores["word"].n, scores["word"].chance) == (1, 2, None)
 
