@@ -15,7 +15,8 @@ from olmo.exceptions import OLMoCliError
 
 METRIC_NAMES = set(
     "short_answer option_or_answer mvbench motionbench mlvu_mc video_eval_pro_mc tomato perception_test ego_schema nextqa_mc video_mme "
-    "long_video_bench lvbench temp_compass temporal_bench qv_highlights video_count video_point track captions mlvu_gen".split()
+    "long_video_bench lvbench temp_compass temporal_bench temporal_bench_mc "
+    "qv_highlights video_count video_point track captions mlvu_gen".split()
 )
 
 
