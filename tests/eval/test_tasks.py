@@ -148,7 +148,7 @@ def test_the_list_needs_neither_data_nor_torch(repo):
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert len(lines) == 13 and [line[0] for line in lines] == [t.name for t in resolve_tasks("video")]
-    assert lines[2] == ["mvbench", "validation", "4000", "mvbench", "data", "missing"] and lines[0][2] == "?"
+    assert lines[3] == ["tomato", "test", "1484", "tomato", "data", "missing"] and lines[0][2] == "?"
 
 
 def test_states(tmp_path):
