@@ -15,6 +15,7 @@ from olmo.checkpoints import load_config, read_config, select_checkpoint, step_o
 from olmo.data.catalogue import ROWS, GeneratedRow, get_dataset
 from olmo.data.moving_shapes import MovingShapesConfig
 from olmo.distributed import World, broadcast_object, gather_objects, on_all_ranks, on_main
+from olmo.eval.averages import Result, write_averages
 from olmo.eval.listing import NO_READER, data_state
 from olmo.eval.progress import ProgressLine
 from olmo.eval.questions import Question, list_questions
@@ -78,6 +79,7 @@ class Evaluation:
         self.config = load_config(self.checkpoint, self.model_overrides)
         self.data = moving_shapes_config(self.checkpoint, self.data_overrides)
         results: dict[str, float] = {}
+        done: dict[str, Result] = {}
         for task in self.args.tasks:
             folder, settings = self.open_folder(task)
             content = self.finished(task, folder)
@@ -88,7 +90,17 @@ class Evaluation:
                     log.info(line)
                 log.info("  %s", folder.path)
                 results |= {f"{task.name}/{name}": value for name, value in content["metrics"].items()}
+                done[task.label] = Result(task, folder.path, None if self.args.max_examples is None else self.asked(task))
+        for line in on_main(lambda: write_averages(done, self.args.compat), _failed_while_asking, self.group):
+            if self.world.is_main:
+                log.info(line)
         return results
+
+    def questions(self, task: Task) -> list[Question]:
+        return list_questions(get_dataset(task.source, task.split, moving_shapes=self.data), self.args.max_examples)
+
+    def asked(self, task: Task) -> frozenset[str]:
+        return frozenset(q.record["example_id"] for q in self.questions(task))
 
     def open_folder(self, task: Task) -> tuple[ResultFolder, dict[str, Any]]:
         precision = precision_of(self.world.device, self.args.precision)
@@ -111,7 +123,7 @@ class Evaluation:
         """Answer what is not answered yet and score all of it; the content of `metrics.json` on rank 0."""
         args, world, group = self.args, self.world, self.group
         on_main(partial(folder.prepare, args.overwrite), partial(cannot_prepare, folder.path), group)
-        questions = list_questions(get_dataset(task.source, task.split, moving_shapes=self.data), args.max_examples)
+        questions = self.questions(task)
         # Rank 0 looks before any rank adds answers, so that all agree on whether the model is needed.
         left = on_main(lambda: len(unanswered(questions, folder, args.retry_failed)), partial(cannot_prepare, folder.path), group)
         batch_size = task.batch_size(args.device_batch_size)

@@ -163,11 +163,7 @@ class ResultFolder:
         self._replace(name, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
-        """Write a file so that it is either the old one or the whole new one."""
-        temporary = self.path / f"{name}.tmp"
-        with self._writing(lambda: open(temporary, "w", encoding="utf-8")) as out:
-            self._writing(lambda: _append(out, text))
-        self._writing(lambda: temporary.replace(self.path / name))
+        self._writing(lambda: write_whole(self.path / name, text))
 
     def _writing(self, action: Callable[[], Any]) -> Any:
         try:
@@ -180,6 +176,14 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a predictions file that end in a newline: the last one may have been cut by a crash."""
     text = Path(path).read_text(encoding="utf-8", errors="replace")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the whole new one."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as out:
+        _append(out, text)
+    temporary.replace(file)
 
 
 def _append(file: IO[str], text: str) -> None:

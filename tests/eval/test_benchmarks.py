@@ -4,7 +4,12 @@ import json
 
 import pytest
 
+from olmo.eval.averages import Result, averages_of, write_averages
+from olmo.eval.metrics import METRICS
 from olmo.eval.results import newest_results, read_records
+from olmo.eval.runner import scored
+from olmo.eval.statistics import score
+from olmo.eval.task_table import AVERAGES
 from olmo.eval.tasks import resolve_tasks
 from tests.data.families.asking import wordings
 from tests.data.families.test_benchmarks import CAPTIONS, REQUEST
@@ -105,6 +110,47 @@ def test_from_files_to_metrics(launcher, checkpoint, tmp_path, monkeypatch, caps
             _check_clips({r["example_id"]: r["frame_times"] for r in records})
 
 
+def test_averages_of_the_thirteen(tmp_path):
+    """Each task counts alike, by its headline. Oracle: the mean of the headlines. Written only when all are there."""
+    results, headlines = {}, {}
+    for number, task in enumerate(resolve_tasks("video")):
+        folder = tmp_path / f"predictions-{task.name}"
+        folder.mkdir()
+        right = [i < number for i in range(13)]
+        records = [_answered(task, i, letter="B" if is_right else "A") for i, is_right in enumerate(right)]
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+        results[task.label] = Result(task, folder)
+        headlines[task.name] = score(METRICS[task.metric], records)[METRICS[task.metric].headline].value
+        assert headlines[task.name] == pytest.approx(number / 13)
+        assert bool(write_averages(results)) == (number == 12)
+    (file,) = tmp_path.glob("averages-video-*.json")
+    found = json.loads(file.read_text())["averages"]
+    for name, members in AVERAGES["video"].items():
+        assert found[name]["value"] == pytest.approx(sum(headlines[m] for m in members) / len(members))
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"] and found[name]["tasks"] == len(members)
+    few = {label: Result(r.task, r.folder, frozenset({"0", "1"})) for label, r in results.items()}
+    assert averages_of("video", few)["overall"].n == 26
+
+
+def _answered(task, number: int, letter: str) -> dict:
+    """A question about two options of which B is right."""
+    known = (
+        "task_type",
+        "reasoning_type",
+        "area",
+        "reasoning",
+        "duration",
+        "sub_category",
+        "duration_group",
+        "question_category",
+        "qa_type",
+    )
+    metadata = dict.fromkeys((*known, "qa_subtype", "qtype", "temporal_aspect"), "short") | {"question_type": "CH", "task": "multi-choice"}
+    asked = {"example_id": str(number), "video": f"{number}.mp4", "question_type": "all", "question": "Which?\nA. this\nB. that"}
+    told = {"options": ["this", "that"], "answer_idx": 1, "answer": "that"} if task.name in ("tomato", "temp_compass_multi-choice") else {}
+    return {**asked, "answer": "B", **told, "chance": None, "metadata": metadata, "prediction": letter}
+
+
 def _check_clips(times: dict[str, list[float]]) -> None:
     """The times of a clip reach the reader of videos. Seen to fail with the metadata left out of what is asked."""
     assert max(times["action_antonym_0"]) <= 2.0 < 10 < max(times["action_count_0"])
@@ -117,8 +163,12 @@ def _check_metrics(task, content: dict, records: list[dict]) -> None:
     elif task.metric is None:
         assert (content["status"], content["scores"]) == ("predictions only", {})
     else:
-        score = content["scores"]["all"]
-        assert content["status"] == "scored" and score["n"] == len(records) and 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+        found = content["scores"]["all"]
+        assert content["status"] == "scored" and found["n"] == len(records) and 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+        failed = [r | {"prediction": "", "failed": {"file": "a.mp4", "cause": "corrupt", "message": ""}} for r in records]
+        for compat in (False, True):
+            found = scored(task, failed, compat)["scores"]["all"]
+            assert (found["value"], found["n"], found["unparsed"]) == (0, len(records), len(records)), "unreadable videos are wrong"
 
 
 def test_the_table_covers_every_task_that_can_be_read():

@@ -16,6 +16,7 @@ import pytest
 
 from olmo.eval import command
 from olmo.eval.evaluate import moving_shapes_config
+from olmo.eval.prompt_text import prompt_text
 from olmo.eval.questions import QuestionBatches, list_questions, share_of, split_example
 from olmo.eval.results import ResultFolder, newest_results, read_records
 from olmo.eval.runner import answer_questions, finish, format_scores, unanswered
@@ -251,6 +252,27 @@ def test_questions_of_a_message_tree_become_single_questions():
     assert (first.record["example_id"], first.record["question_type"], first.record["chance"]) == ("e/0", "t", 0.5)
     assert (second.record["example_id"], second.record["question_type"], second.record["chance"]) == ("e/1", "all", None)
     assert second.order == first.order + 1 == 7001
+
+
+def test_questions_of_one_name_are_told_apart(data):
+    """Answers are found again by the name. Seen to fail with only one of them in the file."""
+
+    class Twice:
+        def __len__(self):
+            return 3
+
+        def get(self, index, rng):
+            return {"question": "?", "answer": "!", "metadata": {"example_id": "x" if index < 2 else "y"}}
+
+    assert [q.record["example_id"] for q in list_questions(Twice())] == ["x", "x#1000", "y"]
+
+
+def test_prompts_are_written_out_whole(qa):
+    """Nothing is left out, not even what ends a sequence; only runs of one visual token are short."""
+    tokenizer = qa.reader.tokenizer
+    text = "<|endoftext|><frame_start><im_patch><im_patch><im_patch><frame_end>\u00fc <|im_start|>user\nWhy?<|im_end|>"
+    ids = [*tokenizer.encode(text), -1, -1]
+    assert prompt_text(ids, tokenizer) == text.replace("<im_patch>" * 3, "<im_patch>[3]")
 
 
 def test_some_questions_are_always_the_same_ones(data, questions):

@@ -1,13 +1,13 @@
 """Two runs on the same questions: their difference, with an interval that uses the pairing and draws whole videos."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from olmo.eval.metrics.metric import Metric, Record
-from olmo.eval.statistics.clusters import cluster_of, codes
 from olmo.eval.statistics.estimates import MIN_QUESTIONS, MIN_VIDEOS, Sample
+from olmo.eval.statistics.pooling import TaskValues, pool
 from olmo.eval.statistics.scores import headline_values
 
 BOOTSTRAP_SAMPLES = 2000
@@ -32,33 +32,36 @@ class PairedDifference:
     """Whether there are enough questions and videos, and enough of them on which the runs differ."""
 
 
-def paired_values(metric: Metric, first: Sequence[Record], second: Sequence[Record]) -> tuple[list[tuple[Record, Record]], np.ndarray]:
-    """The records of the questions that both lists hold, and what each is worth for the headline of the metric: [n, 2]."""
+@dataclass(frozen=True)
+class Pairs:
+    """What two runs got for the questions that both have."""
+
+    first: TaskValues
+    second: TaskValues
+
+    @property
+    def differences(self) -> TaskValues:
+        """Second - first."""
+        return replace(self.first, values=self.second.values - self.first.values)
+
+
+def pairs_of(metric: Metric, first: Sequence[Record], second: Sequence[Record]) -> Pairs:
+    """Values for the headline of the metric on the questions that both lists hold; ValueError if there are none."""
     by_id = {r["example_id"]: r for r in second}
-    pairs = [(a, by_id[a["example_id"]]) for a in first if a["example_id"] in by_id]
-    if not pairs:
+    common = [r for r in first if r["example_id"] in by_id]
+    values = headline_values(metric, common), headline_values(metric, [by_id[r["example_id"]] for r in common])
+    known = ~np.isnan(values[0]) & ~np.isnan(values[1])
+    if not known.any():
         raise ValueError("the two prediction lists share no question")
-    values = np.stack([headline_values(metric, [p[k] for p in pairs]) for k in (0, 1)], axis=1)
-    known = ~np.isnan(values).any(1)
-    return [p for p, k in zip(pairs, known, strict=True) if k], values[known]
-
-
-def paired_sample(metric: Metric, pairs: Sequence[tuple[Record, Record]], values: np.ndarray) -> Sample:
-    """Differences second - first, weighted as the headline of the metric weights them."""
-    videos = codes(cluster_of(a) for a, _ in pairs)
-    differences = values[:, 1] - values[:, 0]
-    if metric.headline == "average":
-        return Sample.balanced(differences, videos, codes(str(a.get("question_type", "all")) for a, _ in pairs))
-    return Sample.plain(differences, videos)
+    return Pairs(*(TaskValues.of(metric, common, np.where(known, v, np.nan)) for v in values))
 
 
 def paired_difference(metric: Metric, first: Sequence[Record], second: Sequence[Record]) -> PairedDifference:
     """Difference of the headlines of two runs, second - first, on the questions that both answered."""
-    pairs, values = paired_values(metric, first, second)
-    return difference_of(paired_sample(metric, pairs, values))
+    return difference_of(*pool([pairs_of(metric, first, second).differences]))
 
 
-def difference_of(sample: Sample, blocks: np.ndarray | None = None) -> PairedDifference:
+def difference_of(sample: Sample, blocks: np.ndarray) -> PairedDifference:
     """The mean of paired differences with a 95 % bootstrap interval. `blocks`: see `resampled`."""
     low, high = np.percentile(resampled(sample, blocks), [2.5, 97.5])
     differing = len(np.unique(sample.videos[sample.values != 0]))
@@ -66,13 +69,12 @@ def difference_of(sample: Sample, blocks: np.ndarray | None = None) -> PairedDif
     return PairedDifference(len(sample.values), sample.num_videos, sample.value(), float(low), float(high), reliable)
 
 
-def resampled(sample: Sample, blocks: np.ndarray | None = None, samples: int = BOOTSTRAP_SAMPLES, seed: int = 0) -> np.ndarray:
+def resampled(sample: Sample, blocks: np.ndarray, samples: int = BOOTSTRAP_SAMPLES, seed: int = 0) -> np.ndarray:
     """The mean in each of `samples` resamples of whole videos, [samples].
 
     `blocks` [number of videos]: videos are drawn anew within each block, so that the questions of one data set never stand in for
     those of another. A stratum that a resample leaves empty is left out of its mean.
     """
-    blocks = np.zeros(sample.num_videos, dtype=np.int64) if blocks is None else blocks
     shape = (sample.num_videos, len(sample.shares))
     sums, counts = np.zeros(shape), np.zeros(shape)
     np.add.at(sums, (sample.videos, sample.strata), sample.values)
