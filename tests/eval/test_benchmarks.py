@@ -132,20 +132,15 @@ def test_averages_of_the_thirteen(tmp_path):
     assert averages_of("video", few)["overall"].n == 26
 
 
+KNOWN = (
+    *("task_type", "reasoning_type", "area", "reasoning", "duration", "sub_category", "duration_group", "question_category"),
+    *("qa_type", "qa_subtype", "qtype", "temporal_aspect"),
+)
+
+
 def _answered(task, number: int, letter: str) -> dict:
     """A question about two options of which B is right."""
-    known = (
-        "task_type",
-        "reasoning_type",
-        "area",
-        "reasoning",
-        "duration",
-        "sub_category",
-        "duration_group",
-        "question_category",
-        "qa_type",
-    )
-    metadata = dict.fromkeys((*known, "qa_subtype", "qtype", "temporal_aspect"), "short") | {"question_type": "CH", "task": "multi-choice"}
+    metadata = dict.fromkeys(KNOWN, "short") | {"question_type": "CH", "task": "multi-choice", "answer": "B. that"}
     asked = {"example_id": str(number), "video": f"{number}.mp4", "question_type": "all", "question": "Which?\nA. this\nB. that"}
     told = {"options": ["this", "that"], "answer_idx": 1, "answer": "that"} if task.name in ("tomato", "temp_compass_multi-choice") else {}
     return {**asked, "answer": "B", **told, "chance": None, "metadata": metadata, "prediction": letter}
