@@ -45,7 +45,22 @@ ALLOWED = {
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},
 }
 # Slow to import, optional, or both: imported where they are used.
-HEAVY = {"wandb", "decord", "torchcodec", "torchvision", "flash_attn", "matplotlib", "transformers", "av", "PIL", "gradio", "lmms_eval"}
+HEAVY = {
+    "wandb",
+    "decord",
+    "torchcodec",
+    "torchvision",
+    "flash_attn",
+    "matplotlib",
+    "transformers",
+    "av",
+    "PIL",
+    "gradio",
+    "lmms_eval",
+    "scipy",
+    "pycocotools",
+    "trackeval",
+}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

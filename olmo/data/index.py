@@ -23,7 +23,7 @@ from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, missing_package
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Part of the file's name; raise it when the format or what readers note changes."""
 
 BATCH = 4096

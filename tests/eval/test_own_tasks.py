@@ -56,7 +56,7 @@ def file(tmp_path, monkeypatch):
             ("Blue car", 1),
             ("blue", 0),
         ),
-        *(("D", None), ("", None), ("B or C", None), ("a blue", None), ("Because.", None), (".", None)),
+        *(("D", None), ("", None), ("B or C", None), ("a blue", 0), ("Because.", None), (".", None)),
     ],
 )
 def test_the_option_that_an_answer_means(prediction, number):

@@ -43,14 +43,16 @@ def _mlvu_entries(folder: Path, split: str, tasks: tuple[str, ...]) -> list[tupl
 
 
 def _mlvu_record(entry: Entry, place: str, question_id: str) -> Record:
-    video = entry.need("video", str)
+    """Its tasks are the types of its questions: its score is the mean over them."""
+    video, task = entry.need("video", str), entry.need("question_type", str)
     return {
         "video": f"{place}/{video}",
         "metadata": {
             "example_id": question_id,
             "question_id": question_id,
             "video_id": video,
-            "task_type": entry.need("question_type", str),
+            "task_type": task,
+            "question_type": task,
             "duration": entry.need("duration", float),
         },
     }

@@ -81,11 +81,20 @@ COUNT_COLUMNS = "video_source video_id question label count category"
 POINT_COLUMNS = "video_source video_id label count video_duration width height two_fps_timestamps points masks"
 POINT_PLACES = {"youtube": "youtube/{id}.mp4", "generated": "generated_videos/{id}.mp4", "MammalNet": "MammalNet/{id}.mp4"}
 ANNOTATED_FPS = 2
-"""Frames of the masks are numbered at this rate."""
+"""Frames of the masks are numbered at this rate: there is one every half second."""
 
 
 def _asked_video(entry: Entry) -> str:
     return _placed(entry, "video_source", POINT_PLACES).format(id=entry.need("video_id", str))
+
+
+COUNT_RANGES = ((0, 5), (5, 10), (10, 15), (15, 20), (20, 25))
+"""True counts, [from, to), that are one type of question."""
+
+
+def count_range(count: int) -> str:
+    """`0_5`, `5_10`, ... or `25_up`."""
+    return next((f"{low}_{high}" for low, high in COUNT_RANGES if low <= count < high), f"{COUNT_RANGES[-1][1]}_up")
 
 
 def _count_records(folder: Path, split: str) -> Iterator[Record]:
@@ -103,6 +112,7 @@ def _count_records(folder: Path, split: str) -> Iterator[Record]:
                 "example_id": f"{entry['video_id']}_{number}",
                 "video_id": entry["video_id"],
                 "count": count,
+                "question_type": count_range(count),
                 "subset": entry.need("category", str),
             },
         }
@@ -111,22 +121,36 @@ def _count_records(folder: Path, split: str) -> Iterator[Record]:
 def _point_records(folder: Path, split: str) -> Iterator[Record]:
     for number, entry in enumerate(_rows(folder, split, POINT_COLUMNS)):
         label, count = entry.need("label", str), entry.need("count", int)
-        width, height = entry.need("width", int), entry.need("height", int)
+        width, height, duration = (
+            _above_zero(entry, "width", int),
+            _above_zero(entry, "height", int),
+            _above_zero(entry, "video_duration", float),
+        )
+        triplets, masks = list(_triplets(entry, width, height)), [_mask_frames(frames) for frames in _mask_lists(entry)]
+        if len(masks) < len(triplets):
+            raise OLMoDataError(f"{entry.where}: 'masks' should have a list for each of the {len(triplets)} points, but has {len(masks)}")
         yield {
             "video": _asked_video(entry),
             "question": f'How many "{label}" are there in the video?',
             "label": label,
             "answer": str(count),
-            "masks": [_mask_frames(frames) for frames in _mask_lists(entry)],
+            "masks": masks,
             "metadata": {
                 "example_id": f"{entry['video_id']}_{number}",
                 "video_id": entry["video_id"],
-                "video_duration": entry.need("video_duration", float),
+                "video_duration": duration,
                 "video_width": width,
                 "video_height": height,
-                "gt_abs_triplets": list(_triplets(entry, width, height)),
+                "gt_abs_triplets": triplets,
             },
         }
+
+
+def _above_zero(entry: Entry, key: str, kind: type) -> float:
+    value = entry.need(key, kind)
+    if value <= 0:
+        raise OLMoDataError(f"{entry.where}: '{key}' should be above 0, but is {value}")
+    return value
 
 
 def _triplets(entry: Entry, width: int, height: int) -> Iterator[list[float]]:
@@ -157,7 +181,7 @@ def _mask_frames(frames: list[Entry]) -> list[list]:
 def _point_example(record: Record, rng: np.random.Generator) -> Example:
     example = benchmark_example(record, rng, style="video_point_count")
     masks = [{time: mask for time, mask in frames} for frames in record["masks"]]
-    return {**example, "metadata": {**example["metadata"], "gt_abs_masks": masks}}
+    return {**example, "metadata": {**example["metadata"], "gt_abs_masks": masks, "masks_fps": ANNOTATED_FPS}}
 
 
 _VIDEOS_BY_HAND = ByHand(

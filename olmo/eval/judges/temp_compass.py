@@ -1,36 +1,18 @@
 """TempCompass: the answers that its rules leave undecided, and captions, which are judged by a question about them."""
 
 import re
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from olmo.data.families.temp_compass import CAPTIONING, FORMS, YES_NO
+from olmo.data.families.temp_compass import CAPTIONING, FORMS
 from olmo.eval.judges.conversation import Conversation, Judge, Question, render
 from olmo.eval.judges.open_answer import right_or_wrong
 from olmo.eval.judges.reading import letter
 from olmo.eval.metrics.metric import Record
+from olmo.eval.metrics.temp_compass import published_rule
 from olmo.exceptions import OLMoDataError
 
 NONE = "None"
 """The reply of a judge who finds none of the options in a caption."""
-
-
-def published_rule(prediction: str, metadata: Mapping[str, Any]) -> bool | None:
-    """Whether an answer is right where the published rules can tell, None where it is for the judge.
-
-    Choices: the whole option, its letter alone, or the letter with a dot or bracket behind it. Yes or no: the word it begins with. A
-    caption: never.
-    """
-    if metadata["task"] == CAPTIONING:
-        return None
-    answer = metadata["answer"]
-    if metadata["task"] == YES_NO:
-        said = next((word for word in ("yes", "no") if prediction.lower().startswith(word)), None)
-        return None if said is None else said == answer.lower()
-    if prediction == answer:
-        return True
-    return prediction[0] == answer[0] if re.match(r"[A-D](?:[.)]|$)", prediction) else None
 
 
 def _undecided(record: Record) -> bool:

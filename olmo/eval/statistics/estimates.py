@@ -12,7 +12,7 @@ For values in 0..1 the interval is Wilson's at the number of independent questio
 """
 
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 
 import numpy as np
 
@@ -89,9 +89,11 @@ def estimate(sample: Sample) -> Estimate:
         rare = equal_videos(sample) * min(value, 1 - value)
         reliable &= RELIABLE_VALUES[0] <= value <= RELIABLE_VALUES[1] and rare > MIN_RARE_VIDEOS - 1e-9
     spread = variance(sample)
-    quantile = student95(max(videos - 1, 1))
+    quantile = student95(degrees_of_freedom(sample))
+    if not bounded and videos == 1:  # one video tells nothing about others
+        return Estimate(value, float(sample.values.min()), float(sample.values.max()), False)
     if not bounded:
-        half = quantile * sqrt(spread) if videos > 1 else inf
+        half = quantile * sqrt(spread)
         return Estimate(value, value - half, value + half, reliable)
     if spread > 0:
         independent = value * (1 - value) / spread
@@ -113,12 +115,22 @@ def variance(sample: Sample) -> float:
     return larger if larger > ROUNDING else 0.0
 
 
+def degrees_of_freedom(sample: Sample) -> float:
+    """How well the variance is known: videos less one; fewer where it comes mostly from a stratum of few videos (Satterthwaite)."""
+    videos = np.maximum(_videos_of_strata(sample), 2)
+    means = sample.means()
+    parts = sample.shares**2 * np.bincount(sample.strata, (sample.values - means[sample.strata]) ** 2) / np.bincount(sample.strata) / videos
+    if not parts.any():
+        return max(sample.num_videos - 1, 1)
+    return float(parts.sum() ** 2 / (parts**2 / (videos - 1)).sum())
+
+
 def deviations(sample: Sample) -> np.ndarray:
     """What lies between each value and the mean of its stratum, [n], stretched because that mean has followed the values.
 
     A stratum of one video tells nothing about how far its mean may be off; the mean of all is taken for it.
     """
-    videos = np.bincount(np.unique(np.stack([sample.strata, sample.videos]), axis=1)[0])
+    videos = _videos_of_strata(sample)
     several = videos > 1
     centres = np.where(several, sample.means(), sample.values.mean())
     stretch = np.sqrt(np.divide(videos, videos - 1, out=np.ones(len(videos)), where=several))
@@ -152,6 +164,12 @@ def wilson_interval(value: float, n: float, quantile: float) -> tuple[float, flo
     low = 0.0 if value == 0 else min(max(centre - half, 0.0), value)
     high = 1.0 if value == 1 else max(min(centre + half, 1.0), value)
     return low, high
+
+
+def _videos_of_strata(sample: Sample) -> np.ndarray:
+    """[S] int."""
+    pairs = np.unique(sample.strata * sample.num_videos + sample.videos)
+    return np.bincount(pairs // sample.num_videos)
 
 
 def _per_video(sample: Sample, numbers: np.ndarray) -> np.ndarray:
