@@ -185,7 +185,7 @@ def _sample(sample: SampleVideo, runs: Sequence[ReportRun]) -> dict[str, Any]:
     questions = []
     for q in sample.questions:
         said = [(run, q["predictions"][run.name]) for run in runs]
-        answers = [{"text": text, "right": METRICS[run.metric].grade(q | {"prediction": text}).value == 1} for run, text in said]
+        answers = [{"text": text, "right": METRICS[run.metric].graded(q | {"prediction": text}).value == 1} for run, text in said]
         questions.append({"question": q["question"], "answer": q["answer"], "answers": answers})
     strip = film_strip(sample.frames, sample.timestamps, sample.keep_cells, sample.scores, sample.grid, max_frames=16)
     return {"title": sample.title, "strip": strip, "questions": questions}

@@ -28,7 +28,7 @@ def wrong_questions(runs: Mapping[str, Sequence[Record]], metric: Metric, limit:
 
 
 def _is_wrong(record: Record | None, metric: Metric) -> bool:
-    return record is not None and metric.grade(record).value < RIGHT
+    return record is not None and metric.graded(record).value < RIGHT
 
 
 def _entry(id_: str, by_run: Mapping[str, Mapping[str, Record]], metric: Metric) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _entry(id_: str, by_run: Mapping[str, Mapping[str, Record]], metric: Metric)
 
 
 def _answer(name: str, record: Record, metric: Metric) -> dict[str, Any]:
-    grade = metric.grade(record)
+    grade = metric.graded(record)
     return {
         "run": name,
         "text": record["prediction"],
