@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from olmo.eval.compare import compare, read_runs, task_means
+from olmo.eval.compare import compare
 from olmo.eval.compare_text import describe, main
+from olmo.eval.saved_runs import read_runs, task_means
 from olmo.exceptions import OLMoDataError
 from olmo.launch import run_command
 from tests.eval.statistics.records import record
