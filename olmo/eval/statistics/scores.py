@@ -84,8 +84,8 @@ def headline_values(metric: Metric, records: Sequence[Record], compat: bool = Fa
     """What each answer is worth for the headline of the metric, [n]; NaN = it is not counted there. `compat`: see `score`."""
     if metric.headline in OVERALL:
         if compat and metric.published is not None:
-            return _numbers(metric.published(r) for r in records)
-        return np.array([metric.grade(r).value for r in records], dtype=float)
+            return _numbers(metric.published_value(r) for r in records)
+        return np.array([metric.graded(r).value for r in records], dtype=float)
     return _numbers(metric.more[metric.headline](r) for r in records)
 
 
@@ -94,14 +94,14 @@ class _Answers:
 
     def __init__(self, metric: Metric, records: Sequence[Record], compat: bool) -> None:
         self.records = records
-        grades = [metric.grade(r) for r in records]
+        grades = [metric.graded(r) for r in records]
         self.values = np.array([g.value for g in grades], dtype=float)
         self.parsed = np.array([g.parsed for g in grades])
         self.types = codes(str(r.get("question_type", "all")) for r in records)
         self.videos = codes(cluster_of(r) for r in records)
         self.chance = _numbers(r.get("chance") for r in records)
         self.truths = _truths(records) if np.isin(self.values, (0.0, 1.0)).all() else None
-        published = None if metric.published is None else _numbers(metric.published(r) for r in records)
+        published = None if metric.published is None else _numbers(metric.published_value(r) for r in records)
         self.main, self.other = (published, self.values) if compat and published is not None else (self.values, published)
         self.other_is = "default" if compat else "published"
 
