@@ -15,7 +15,8 @@ from olmo.eval.statistics.mcnemar import McNemar, mcnemar
 from olmo.eval.statistics.paired import Pairs, difference_of, pairs_of
 from olmo.eval.statistics.pooling import average_of, pool
 from olmo.eval.statistics.power import Needed, needed_for
-from olmo.eval.tasks import GROUPS, TASKS, own_task
+from olmo.eval.task_table import AVERAGES, TASKS
+from olmo.eval.tasks import own_task
 from olmo.exceptions import OLMoDataError
 
 COMPARED = ("checkpoint", "weights", "model", "topk")
@@ -80,8 +81,7 @@ class Comparison:
 
 def task_means() -> dict[str, list[str]]:
     """The means over tasks that results are given as: name -> task labels."""
-    labels = [TASKS[name].label for name in GROUPS["video"]]
-    return {"short": labels[:6], "long": labels[6:], "overall": labels}
+    return {mean: [TASKS[name].label for name in names] for mean, names in AVERAGES["video"].items()}
 
 
 def read_runs(path: str | Path) -> dict[str, Run]:
@@ -110,15 +110,17 @@ def read_run(folder: Path) -> Run:
         raise OLMoDataError(f"{folder} has no {SETTINGS}, so nothing tells which task it is") from None
     except json.JSONDecodeError as err:
         raise OLMoDataError(f"{folder} holds a file that is no JSON: {err}") from None
-    return Run(folder, settings["task"], metric_of(folder, settings), settings, records)
+    return Run(folder, settings["task"], metric_of(folder, settings, records), settings, records)
 
 
-def metric_of(folder: Path, settings: Mapping[str, Any]) -> Metric:
+def metric_of(folder: Path, settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Metric:
     """The metric of the task that a result folder is of."""
     file = (settings.get("data") or {}).get("file")
     task = own_task(file) if file else TASKS.get(settings["task"].partition(":")[0])
     if task is None or task.metric not in METRICS:
         raise OLMoDataError(f"{folder}: {settings['task']} has no metric that reads saved predictions")
+    if task.judge and not any("judgement" in r for r in records):
+        raise OLMoDataError(f"{folder}: the answers of {settings['task']} count only with a judge's verdicts, and {PREDICTIONS} holds none")
     return METRICS[task.metric]
 
 
