@@ -1,7 +1,7 @@
 """Evaluations that are over, read from their result folders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,17 @@ def read_run(folder: Path) -> Run:
         raise OLMoDataError(f"{folder} has no {SETTINGS}, so nothing tells which task it is") from None
     except json.JSONDecodeError as err:
         raise OLMoDataError(f"{folder} holds a file that is no JSON: {err}") from None
-    return Run(folder, settings["task"], metric_of(folder, settings), settings, records, content)
+    return Run(folder, settings["task"], metric_of(folder, settings, records), settings, records, content)
 
 
-def metric_of(folder: Path, settings: Mapping[str, Any]) -> Metric:
+def metric_of(folder: Path, settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Metric:
     """The metric of the task that a result folder is of."""
     file = (settings.get("data") or {}).get("file")
     task = own_task(file) if file else TASKS.get(settings["task"].partition(":")[0])
     if task is None or task.metric not in METRICS:
         raise OLMoDataError(f"{folder}: {settings['task']} has no metric that reads saved predictions")
+    if task.judge and not any("judgement" in r for r in records):
+        raise OLMoDataError(
+            f"{folder}: the answers of {settings['task']} count only with a judge's verdicts; run scripts/judge.py on it first"
+        )
     return METRICS[task.metric]
