@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from olmo.eval import test_time
 from olmo.eval.progress import ProgressLine
 from olmo.eval.tasks import BATCH_PRESETS, GROUPS, TASKS, Task, parse_batch_size, resolve_tasks
 from olmo.exceptions import OLMoCliError, OLMoDataError, OLMoEnvironmentError, first_line
@@ -35,6 +36,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
     parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: the task's)")
     parser.add_argument("--precision", choices=("fp32", "amp_bf16", "bf16"), help="arithmetic (default: amp_bf16 on GPUs, else fp32)")
     parser.add_argument("--num_workers", type=int, default=4, help="data processes per rank; 0 = none (4)")
+    test_time.add_flags(parser)
     parser.add_argument("--eval_name", help="suffix of the result folders")
     parser.add_argument("--save_dir", help="folder for the results instead of the checkpoint's")
     parser.add_argument("--overwrite", action="store_true", help="answer again what has been answered")
@@ -62,6 +64,7 @@ def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namesp
         raise OLMoCliError(f"--max_new_tokens={args.max_new_tokens}: must be at least 1")
     if args.num_workers < 0:
         raise OLMoCliError(f"--num_workers={args.num_workers}: must be 0 or more")
+    args.scaling = test_time.scaling_of(args)
     args.tasks = resolve_tasks(args.tasks)
     args.device_batch_size = parse_batch_size(args.device_batch_size)
     args.max_examples = None if args.max_examples == -1 else args.max_examples
@@ -138,6 +141,7 @@ def evaluate_checkpoint(
     from olmo.inference.api import load_with_overrides, precision_of
 
     main = world.rank == 0
+    model_overrides = args.scaling.with_overrides(checkpoint, model_overrides)
     config = load_config(checkpoint, model_overrides)
     data = moving_shapes_config(checkpoint, data_overrides)
     qa = None
@@ -233,7 +237,7 @@ def dry_run(args, model_overrides: Sequence[str], data_overrides: Sequence[str],
     check_data_files(args.tasks)
     for name in args.checkpoint:
         checkpoint = select_checkpoint(name)
-        config = load_config(checkpoint, model_overrides)
+        config = load_config(checkpoint, args.scaling.with_overrides(checkpoint, model_overrides))
         model = config.build_model(device="meta")
         total = sum(p.numel() for p in model.parameters())
         moving_shapes_config(checkpoint, data_overrides)
@@ -280,7 +284,7 @@ def printed_config(args, model_overrides: Sequence[str], data_overrides: Sequenc
                 "max_new_tokens": args.max_new_tokens,
                 "num_workers": args.num_workers,
                 "data": {"moving_shapes": _plain(moving_shapes_config(checkpoint, data_overrides))},
-                "model": _plain(load_config(checkpoint, model_overrides)),
+                "model": _plain(load_config(checkpoint, args.scaling.with_overrides(checkpoint, model_overrides))),
             }
         )
     return yaml.safe_dump_all(documents, sort_keys=False)
