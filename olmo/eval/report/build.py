@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from olmo.eval.metrics import IS_CORRECT, METRICS, Score, paired_difference
+from olmo.eval.metrics import METRICS
 from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
+from olmo.eval.statistics import OVERALL, UNRELIABLE, Score, paired_difference, score
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
 from olmo.inference.show import film_strip, template_environment
 from olmo.nn.pruning_plan import CellGrid
 
-OVERALL = ("average", "all")
-"""Keys of a score table that are not question types."""
 PARTS = {
     "video": "reading the video",
     "vision": "vision transformer and connector",
@@ -94,7 +93,7 @@ def build_report(
 ) -> Path:
     """Write the page. The first run is the reference that the others are compared with; types come in `type_order`, and
     `verdict` are sentences about the whole."""
-    scores = {run.name: METRICS[run.metric](run.records) for run in runs}
+    scores = {run.name: score(METRICS[run.metric], run.records) for run in runs}
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type if t not in OVERALL))
     types.sort(key=lambda t: type_order.index(t) if t in type_order else len(type_order))
     only_types = {name: {t: by_type[t] for t in types if t in by_type} for name, by_type in scores.items()}
@@ -164,18 +163,18 @@ def _accuracy_row(name: str, scores: Mapping[str, Mapping[str, Score]]) -> dict[
         "name": {"average": "mean of types"}.get(name, name.replace("_", " ")),
         "overall": name in OVERALL,
         "chance": None if first.chance is None else _percent(first.chance),
-        "constant": _percent(first.constant),
+        "constant": None if first.constant is None else _percent(first.constant),
         "n": first.n,
         "cells": [None if c is None else {"value": _percent(c.value), "interval": _interval(c)} for c in cells],
     }
 
 
 def _difference(reference: ReportRun, run: ReportRun) -> dict[str, str]:
-    delta = paired_difference(reference.records, run.records, IS_CORRECT[run.metric])
+    delta = paired_difference(METRICS[run.metric], reference.records, run.records)
     return {
         "text": f"{run.name} minus {reference.name}",
         "value": f"{100 * delta.value:+.1f} points".replace("-", "−"),
-        "interval": f"{100 * delta.low:+.1f} to {100 * delta.high:+.1f}".replace("-", "−"),
+        "interval": f"{100 * delta.low:+.1f} to {100 * delta.high:+.1f}".replace("-", "−") + ("" if delta.reliable else f", {UNRELIABLE}"),
         "n": str(delta.n),
     }
 
@@ -206,7 +205,7 @@ def _sample(sample: SampleVideo, runs: Sequence[ReportRun]) -> dict[str, Any]:
     questions = []
     for q in sample.questions:
         said = [(run, q["predictions"][run.name]) for run in runs]
-        answers = [{"text": text, "right": IS_CORRECT[run.metric](q | {"prediction": text})} for run, text in said]
+        answers = [{"text": text, "right": METRICS[run.metric].grade(q | {"prediction": text}).value == 1} for run, text in said]
         questions.append({"question": q["question"], "answer": q["answer"], "answers": answers})
     strip = film_strip(sample.frames, sample.timestamps, sample.keep_cells, sample.scores, sample.grid, max_frames=16)
     return {"title": sample.title, "strip": strip, "questions": questions}
@@ -217,7 +216,8 @@ def _percent(value: float) -> str:
 
 
 def _interval(score: Score) -> str:
-    return f"{100 * score.low:.1f}–{100 * score.high:.1f}"
+    text = f"{100 * score.low:.1f}–{100 * score.high:.1f}"
+    return text if score.reliable else f"{text}, {UNRELIABLE}"
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from olmo.eval.metrics import Score
+from olmo.eval.statistics import Score
 
 INK, SOFT, LINE = "#1f2430", "#667085", "#d9dde5"
 COLOURS = ("#8a94a6", "#0f8a7e", "#c2703d", "#6d5bd0", "#b8435f")
