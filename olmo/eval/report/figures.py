@@ -17,7 +17,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberati
 
 def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapping[str, str], ylabel: str) -> str:
     """Training loss of every run over its steps: the raw values pale, a running mean on top. Colours are those of `run_colours`."""
-    fig, ax = _axes(11.0, 3.4)
+    fig, ax = axes(11.0, 3.4)
     for name, points in curves.items():
         colour = colours[name]
         steps, losses = np.array(points, dtype=float).T
@@ -28,13 +28,13 @@ def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapp
     ax.set_ylim(bottom=0)
     ax.margins(x=0.01)
     ax.legend(frameon=False, loc="upper right")
-    return _svg(fig)
+    return svg(fig)
 
 
 def accuracy_bars(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, str]) -> str:
     """Accuracy per question type and run with 95 % intervals; the dark line across a group is chance."""
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type))
-    fig, ax = _axes(11.0, 4.0)
+    fig, ax = axes(11.0, 4.0)
     width = 0.72 / len(scores)
     for i, (run, by_type) in enumerate(scores.items()):
         at = [j + (i - (len(scores) - 1) / 2) * width for j, t in enumerate(types) if t in by_type]
@@ -53,7 +53,7 @@ def accuracy_bars(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[st
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
     ax.set_ylabel("right answers")
     ax.legend(frameon=False, ncols=len(scores) + 1, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-    return _svg(fig)
+    return svg(fig)
 
 
 def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
@@ -69,7 +69,8 @@ def run_colours(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
-def _axes(width: float, height: float):
+def axes(width: float, height: float, columns: int = 1):
+    """A figure of these inches and its plots in a row (one plot as it is), in the style of the page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -88,7 +89,7 @@ def _axes(width: float, height: float):
     return fig, ax
 
 
-def _svg(fig) -> str:
+def svg(fig) -> str:
     """The figure as a data URL; text stays text and takes the fonts of the page."""
     from matplotlib import rc_context
 
