@@ -11,19 +11,12 @@ import numpy as np
 
 from olmo.eval.metrics import METRICS
 from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
+from olmo.eval.report.page import PARTS, interval, named_rows, percent, points, write_page
 from olmo.eval.statistics import OVERALL, UNRELIABLE, Score, paired_difference, score
-from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
-from olmo.inference.show import film_strip, template_environment
+from olmo.exceptions import OLMoDataError
+from olmo.inference.show import film_strip
 from olmo.nn.pruning_plan import CellGrid
 
-PARTS = {
-    "video": "reading the video",
-    "vision": "vision transformer and connector",
-    "prefill": "language model, question with video",
-    "decode": "language model, answer",
-    "other": "bookkeeping",
-}
-"""What the timed parts of an answer are."""
 LOSS_KEY = "train/CrossEntropyLoss"
 
 
@@ -100,8 +93,9 @@ def build_report(
     tokens = {run.name: token_means(run.records) for run in runs}
     colours = run_colours([r.name for r in runs])
     curves = {r.name: r.curve for r in runs if r.curve}
-    page = template_environment("olmo.eval.report").get_template("report.html.j2")
-    html = page.render(
+    return write_page(
+        path,
+        "report.html.j2",
         title=title,
         date=datetime.now().strftime("%d %B %Y, %H:%M"),
         runs=runs,
@@ -114,18 +108,10 @@ def build_report(
         cost=_cost_rows(runs, list(tokens.values())),
         samples=[_sample(s, runs) for s in samples],
         settings=settings,
-        facts=_named_rows([r.facts for r in runs]),
+        facts=named_rows([r.facts for r in runs]),
         commands=commands,
         verdict=verdict,
-        percent=_percent,
     )
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
-    except OSError as err:
-        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
-    return path
 
 
 def token_means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -140,7 +126,7 @@ def _tiles(
     tiles = [
         {
             "label": "right answers, mean of types",
-            "values": [(r.name, _percent(scores[r.name]["average"].value), _interval(scores[r.name]["average"])) for r in runs],
+            "values": [(r.name, percent(scores[r.name]["average"].value), interval(scores[r.name]["average"])) for r in runs],
         },
         {
             "label": "visual tokens per question",
@@ -162,10 +148,10 @@ def _accuracy_row(name: str, scores: Mapping[str, Mapping[str, Score]]) -> dict[
     return {
         "name": {"average": "mean of types"}.get(name, name.replace("_", " ")),
         "overall": name in OVERALL,
-        "chance": None if first.chance is None else _percent(first.chance),
-        "constant": None if first.constant is None else _percent(first.constant),
+        "chance": None if first.chance is None else percent(first.chance),
+        "constant": None if first.constant is None else percent(first.constant),
         "n": first.n,
-        "cells": [None if c is None else {"value": _percent(c.value), "interval": _interval(c)} for c in cells],
+        "cells": [None if c is None else {"value": percent(c.value), "interval": interval(c)} for c in cells],
     }
 
 
@@ -173,8 +159,8 @@ def _difference(reference: ReportRun, run: ReportRun) -> dict[str, str]:
     delta = paired_difference(METRICS[run.metric], reference.records, run.records)
     return {
         "text": f"{run.name} minus {reference.name}",
-        "value": f"{100 * delta.value:+.1f} points".replace("-", "−"),
-        "interval": f"{100 * delta.low:+.1f} to {100 * delta.high:+.1f}".replace("-", "−") + ("" if delta.reliable else f", {UNRELIABLE}"),
+        "value": f"{points(delta.value)} points",
+        "interval": f"{points(delta.low)} to {points(delta.high)}" + ("" if delta.reliable else f", {UNRELIABLE}"),
         "n": str(delta.n),
     }
 
@@ -187,18 +173,12 @@ def _cost_rows(runs: Sequence[ReportRun], tokens: Sequence[Mapping[str, float]])
     ]
     if any(r.train_seconds is not None for r in runs):
         rows.append({"name": "training", "cells": ["–" if r.train_seconds is None else _duration(r.train_seconds) for r in runs]})
-    rows += _named_rows([r.costs for r in runs])
+    rows += named_rows([r.costs for r in runs])
     parts = [p for p in dict.fromkeys(k for r in runs for k in r.timing) if p != "questions"]
     for part in parts:
         cells = [f"{1000 * r.timing[part] / r.timing['questions']:.1f} ms" if part in r.timing else "–" for r in runs]
         rows.append({"name": f"one question: {PARTS.get(part, part)}", "cells": cells})
     return rows
-
-
-def _named_rows(columns: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """One row per name, one cell per run."""
-    names = dict.fromkeys(name for column in columns for name in column)
-    return [{"name": n, "cells": [column.get(n, "–") for column in columns]} for n in names]
 
 
 def _sample(sample: SampleVideo, runs: Sequence[ReportRun]) -> dict[str, Any]:
@@ -209,15 +189,6 @@ def _sample(sample: SampleVideo, runs: Sequence[ReportRun]) -> dict[str, Any]:
         questions.append({"question": q["question"], "answer": q["answer"], "answers": answers})
     strip = film_strip(sample.frames, sample.timestamps, sample.keep_cells, sample.scores, sample.grid, max_frames=16)
     return {"title": sample.title, "strip": strip, "questions": questions}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _interval(score: Score) -> str:
-    text = f"{100 * score.low:.1f}–{100 * score.high:.1f}"
-    return text if score.reliable else f"{text}, {UNRELIABLE}"
 
 
 def _duration(seconds: float) -> str:
