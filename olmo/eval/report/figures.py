@@ -59,7 +59,7 @@ def accuracy_bars(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[st
 def score_dots(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, str]) -> str:
     """Value and interval of every task (rows) and run (colours)."""
     tasks = list(dict.fromkeys(t for by_task in scores.values() for t in by_task))
-    fig, ax = _axes(11.0, 0.9 + 0.34 * max(1, len(tasks)))
+    fig, ax = axes(11.0, 0.9 + 0.34 * max(1, len(tasks)))
     for i, (run, by_task) in enumerate(scores.items()):
         at = [j + 0.5 * ((i + 0.5) / len(scores) - 0.5) for j, t in enumerate(tasks) if t in by_task]
         row = [by_task[t] for t in tasks if t in by_task]
@@ -71,7 +71,7 @@ def score_dots(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, 
     ax.grid(axis="x", color=LINE, linewidth=0.7, zorder=0)
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
     ax.legend(frameon=False, ncols=len(scores), loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-    return _svg(fig)
+    return svg(fig)
 
 
 def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
@@ -87,24 +87,31 @@ def run_colours(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
-def axes(width: float, height: float, columns: int = 1):
-    """A figure of these inches and its plots in a row (one plot as it is), in the style of the page."""
+def axes(width: float, height: float):
+    """A figure of so many inches, and its plot."""
+    fig, (ax,) = panels(width, height, 1)
+    return fig, ax
+
+
+def panels(width: float, height: float, columns: int):
+    """A figure of so many inches, and its plots side by side."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context({"font.size": 9.5, "font.family": "DejaVu Sans"}):
         fig = Figure(figsize=(width, height), layout="constrained")
-        ax = fig.add_subplot()
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(LINE)
-    ax.grid(axis="y", color=LINE, linewidth=0.7, zorder=0)
-    ax.set_axisbelow(True)
-    ax.tick_params(colors=SOFT, length=3, width=0.7)
-    ax.xaxis.label.set_color(SOFT)
-    ax.yaxis.label.set_color(SOFT)
-    return fig, ax
+        plots = [fig.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for ax in plots:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_color(LINE)
+        ax.grid(axis="y", color=LINE, linewidth=0.7, zorder=0)
+        ax.set_axisbelow(True)
+        ax.tick_params(colors=SOFT, length=3, width=0.7)
+        ax.xaxis.label.set_color(SOFT)
+        ax.yaxis.label.set_color(SOFT)
+    return fig, plots
 
 
 def svg(fig) -> str:
