@@ -75,12 +75,24 @@ def _plot(ax, settings: Sequence[Setting], cost: str, colours: Mapping[str, str]
         colour, errors = colours[s["method"]], [[s["value"] - s["low"]], [s["high"] - s["value"]]]
         ax.errorbar([s[cost]], [s["value"]], errors, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2, alpha=0.45, zorder=1)
         ax.plot([s[cost]], [s["value"]], shapes[s["label"]], color=colour, markersize=6.5, markeredgecolor="white", zorder=3)
-        if len(known) <= MAX_LABELS or any(s is f for f in front):
-            ax.annotate(label(s), (s[cost], s["value"]), xytext=(5, 5), textcoords="offset points", fontsize=7.5, color=SOFT)
+        best = any(s is f for f in front)
+        if best or len(known) <= MAX_LABELS:  # those of the front above it, the others below
+            place = {"xytext": (-4, 5), "ha": "right"} if best else {"xytext": (5, -10), "ha": "left"}
+            ax.annotate(label(s), (s[cost], s["value"]), textcoords="offset points", fontsize=7.5, color=SOFT, **place)
     costs = [s[cost] for s in known]
     if max(costs) > LOG_FROM * min(costs):
-        ax.set_xscale("log")
+        _logarithmic(ax)
     ax.margins(x=0.12, y=0.12)
+
+
+def _logarithmic(ax) -> None:
+    """With ticks at 1, 2 and 5 that are written as numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _published(ax, settings: Sequence[Setting], cost: str, colours: Mapping[str, str]) -> None:
