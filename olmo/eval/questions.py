@@ -7,7 +7,7 @@ its own, but one after another, so that the video is decoded once.
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,20 @@ def list_questions(dataset, max_examples: int | None = None) -> list[Question]:
             break
         questions += split_example(dataset.get(index, np.random.default_rng(0)), index)
     questions = questions if max_examples is None else questions[:max_examples]
-    return sorted(questions, key=lambda q: q.order)
+    return _told_apart(sorted(questions, key=lambda q: q.order))
+
+
+def _told_apart(questions: Sequence[Question]) -> list[Question]:
+    """Published ids are not always unique; answers are found again by them, so one that occurs again gets its place behind it."""
+    seen: set[str] = set()
+    found = []
+    for question in questions:
+        name = question.record["example_id"]
+        if name in seen:
+            question = replace(question, record=question.record | {"example_id": f"{name}#{question.order}"})
+        seen.add(name)
+        found.append(question)
+    return found
 
 
 def split_example(example: dict[str, Any], index: int) -> list[Question]:
@@ -164,7 +177,7 @@ def what_is_shown(prepared: ProcessedExample, reader: ExampleReader) -> dict[str
     visual = prepared.num_pooled
     return {
         "prompt": prompt_text(prepared.input_tokens, reader.tokenizer),
-        "frame_times": [round(t, 3) for t in prepared.metadata.get("frame_times", [])],
+        "frame_times": prepared.metadata.get("frame_times", []),
         "visual_before": visual + prepared.num_spared,
         "visual_after": visual - prepared.dropped_cells,
     }

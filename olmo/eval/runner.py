@@ -180,7 +180,7 @@ def _mean(records: Sequence[dict[str, Any]], key: str) -> float:
 def format_scores(task: Task, content: dict[str, Any]) -> list[str]:
     """What a terminal shows: the table of scores, and what the answers took."""
     lines = [f"{task.title} ({task.split}), {content['questions']} questions"]
-    if content["status"] == "scored":
+    if content["scores"]:
         lines += format_table({name: Score.from_dict(raw) for name, raw in content["scores"].items()})
     else:
         lines.append(f"  {content['status']}: the predictions are written")

@@ -37,7 +37,7 @@ _SHORT = (
     _temp_compass("", "TempCompass, all forms", judge=True),
     Task("ego_schema", "EgoSchema", "validation", 32, "ego_schema", unanswered=("test",)),
     Task("temporal_bench", "TemporalBench", "test", 32, "temporal_bench"),
-    Task("temporal_bench_mc", "TemporalBench, options apart", "test", 32, "temporal_bench"),
+    Task("temporal_bench_mc", "TemporalBench, options apart", "test", 32, "temporal_bench_mc"),
     Task("qv_highlights", "QVHighlights", "validation", 40, "qv_highlights"),
 )
 _LONG = (

@@ -15,7 +15,8 @@ from olmo.exceptions import OLMoCliError
 
 METRIC_NAMES = set(
     "short_answer option_or_answer mvbench motionbench mlvu_mc video_eval_pro_mc tomato perception_test ego_schema nextqa_mc video_mme "
-    "long_video_bench lvbench temp_compass temporal_bench qv_highlights video_count video_point track captions mlvu_gen".split()
+    "long_video_bench lvbench temp_compass temporal_bench temporal_bench_mc "
+    "qv_highlights video_count video_point track captions mlvu_gen".split()
 )
 
 
@@ -147,7 +148,7 @@ def test_the_list_needs_neither_data_nor_torch(repo):
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert len(lines) == 13 and [line[0] for line in lines] == [t.name for t in resolve_tasks("video")]
-    assert lines[2] == ["mvbench", "validation", "4000", "mvbench", "data", "missing"] and lines[0][2] == "?"
+    assert lines[3] == ["tomato", "test", "1484", "tomato", "data", "missing"] and lines[0][2] == "?"
 
 
 def test_states(tmp_path):

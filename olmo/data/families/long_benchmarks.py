@@ -130,6 +130,7 @@ def _video_eval_pro_records(folder: Path, split: str) -> Iterator[Record]:
 # -- rows
 
 _MLVU_HUB = Hub("MLVU/MVLU", gated=True)
+_MLVU_LICENCE = "CC BY-NC-SA 4.0, research only (README of github.com/JUNJIE99/MLVU)"
 
 ROWS = (
     benchmark_row(
@@ -141,7 +142,7 @@ ROWS = (
         records=_mlvu_choice_records,
         files=partial(_mlvu_files, tasks=MLVU_CHOICES),
         splits=("validation", "test"),
-        licence="CC BY-NC-SA 4.0",
+        licence=_MLVU_LICENCE,
     ),
     benchmark_row(
         name="mlvu_gen",
@@ -152,7 +153,7 @@ ROWS = (
         records=_mlvu_text_records,
         files=partial(_mlvu_files, tasks=MLVU_TEXTS),
         splits=("validation",),
-        licence="CC BY-NC-SA 4.0",
+        licence=_MLVU_LICENCE,
     ),
     benchmark_row(
         name="lvbench",
@@ -166,8 +167,7 @@ ROWS = (
         records=_lvbench_records,
         files=_lvbench_files,
         splits=("test",),
-        licence="CC BY-NC-SA 4.0",
-        counts={"test": 1549},  # in its paper
+        licence="CC BY-NC-SA 4.0, academic research only (README of github.com/THUDM/LVBench)",
     ),
     benchmark_row(
         name="video_eval_pro_mc",
@@ -178,6 +178,5 @@ ROWS = (
         records=_video_eval_pro_records,
         files=_video_eval_pro_files,
         splits=("test",),
-        counts={"test": 1289},  # on its card
     ),
 )

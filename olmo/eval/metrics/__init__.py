@@ -6,7 +6,7 @@ module with a dict named `METRICS`.
 
 from types import ModuleType
 
-from olmo.eval.metrics import short_answers
+from olmo.eval.metrics import judged_answers, short_answers
 from olmo.eval.metrics.answers import same_short_answer
 from olmo.eval.metrics.metric import Grade, Metric, Record
 from olmo.eval.metrics.options import chosen_option
@@ -20,7 +20,7 @@ def _merged(*families: ModuleType) -> dict[str, Metric]:
     return merged
 
 
-METRICS = _merged(short_answers)
+METRICS = _merged(judged_answers, short_answers)
 """Name in a task record -> how its answers are graded."""
 
 __all__ = ["METRICS", "Grade", "Metric", "Record", "chosen_option", "same_short_answer"]
