@@ -88,8 +88,8 @@ def write_task(folder: Path, documents: list[dict]) -> None:
 def test_the_documented_command(lmms_eval, tmp_path):
     """Every answer and every number of tokens is what asking without lmms-eval gives under the same settings.
 
-    Seen to fail when the overrides are dropped (72 visual tokens instead of 27), when answers come back in the order of the batches'
-    lengths, and when the entry point is missing (the model is not found).
+    Seen to fail when the settings are dropped (more tokens), when the answers of a batch are exchanged, and when the entry point is
+    missing.
     """
     checkpoint = write_checkpoint(tmp_path / "run")
     data = videos(tmp_path / "videos", 3)

@@ -55,10 +55,7 @@ def test_a_mark_holds_for_its_own_command_and_weights_only(checkpoint, tmp_path)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_sweep_that_is_ended_goes_on(checkpoint, repo, tmp_path):
-    """Ended in its second point, with the evaluation that it had started; then continued; then there is nothing left to do.
-
-    Seen to fail when points are not marked as done (evaluated again), and when the evaluation outlives the sweep.
-    """
+    """Ended in its second point, with the evaluation that it had started; then continued; then there is nothing left to do."""
     words = [str(checkpoint), "--tasks=moving_shapes", "--frames", "4", "--topk", "0", "0.5", "--methods", "random", "--seeds", "0", "1"]
     words += ["--max_examples=4", "--num_workers=0", "--device_batch_size=4", f"--output={tmp_path / 'out'}"]
     command = [sys.executable, str(repo / "scripts" / "sweep.py"), *words]
