@@ -23,13 +23,14 @@ python_problem = $(shell \
     echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: apt install python3-venv)")
 made_with := $(shell cat $(READY) 2>/dev/null)
 
-.PHONY: help demo test test-slow test-all format clean
+.PHONY: help demo test test-slow test-all lmms-eval format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train the tiny model with and without pruning, evaluate both, write a report (15 to 25 minutes)"
 	@echo "make test      lint, format check and the fast tests (minutes)"
 	@echo "make test-all  the same and the slow tests: faults, several ranks, documented commands, a short demo"
+	@echo "make lmms-eval add lmms-eval to .venv, with this project's models as its plugin"
 	@echo "make format    rewrite the code in the project's format"
 	@echo "make clean     remove .venv and caches"
 
@@ -43,7 +44,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 -m "not slow" --durations=20
 
-test-slow: $(READY)
+test-slow: $(READY) lmms-eval
 	$(BIN)/python -m pytest -n 2 -m slow --durations=20
 
 test-all: test test-slow
@@ -75,3 +76,11 @@ $(READY): constraints.txt setup.py
 	@$(PIP) install -c constraints.txt -e '.[test]'
 	@$(PIP) install --no-deps "$$(grep '^dashscope==' constraints.txt)" "$$(grep '^trackeval==' constraints.txt)"
 	@echo "$(TORCH_INDEX)" > $@
+
+# In two steps, because what lmms-eval asks for does not fit together with current packages and is needed only in part.
+lmms-eval: $(VENV)/.lmms-eval
+
+$(VENV)/.lmms-eval: $(READY) constraints-lmms.txt
+	@$(PIP) install -c constraints.txt -c constraints-lmms.txt accelerate evaluate loguru pytablewriter pytz sacrebleu tenacity
+	@$(PIP) install -c constraints-lmms.txt --no-deps lmms-eval
+	@touch $@

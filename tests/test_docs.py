@@ -159,6 +159,42 @@ def check_doctor(command: str, tmp_path: Path) -> None:
     assert sft.build_train_config(sft.parse([args.config, args.data])[0], overrides).data.groups()
 
 
+def check_comparison(command: str, tmp_path: Path) -> None:
+    from olmo.eval.compare_text import build_parser
+
+    build_parser().parse_args(program_words(command)[1])
+
+
+def check_eval_report(command: str, tmp_path: Path) -> None:
+    from olmo.eval.report.command import build_parser
+
+    build_parser().parse_args(program_words(command)[1])
+
+
+def check_sweep(command: str, tmp_path: Path) -> None:
+    from olmo.eval.sweep.command import parse
+
+    parse(program_words(command)[1])
+
+
+def check_judge(command: str, tmp_path: Path) -> None:
+    from olmo.eval.judges.command import parse
+
+    parse(program_words(command)[1])
+
+
+def check_lmms(command: str, tmp_path: Path) -> None:
+    """The model takes these arguments; lmms-eval itself runs in `tests/plugins`."""
+    import inspect
+
+    from olmo.plugins import MODEL_NAME
+    from olmo.plugins.lmms_eval import CheckpointModel
+
+    words = shlex.split(command)
+    given = {word.partition("=")[0] for word in words[words.index("--model_args") + 1].split(",")}
+    assert words[words.index("--model") + 1] == MODEL_NAME and given <= set(inspect.signature(CheckpointModel).parameters)
+
+
 def check_copy(command: str, tmp_path: Path) -> None:
     """`cp GENERATED FILE`; the slow test of docs/own_data.md runs it."""
     source, target = shlex.split(command)[1:]
@@ -184,6 +220,11 @@ CHECKS = [
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"python scripts/download_datasets\.py .*", check_download),
     (r"python scripts/data_doctor\.py .*", check_doctor),
+    (r"python scripts/compare_evals\.py .*", check_comparison),
+    (r"python scripts/eval_report\.py .*", check_eval_report),
+    (r"python scripts/sweep\.py .*", check_sweep),
+    (r"python scripts/judge\.py .*", check_judge),
+    (r"python -m lmms_eval .*", check_lmms),
     (r"cp \S+ \S+", check_copy),
     (r"python scripts/dataset_visualize\.py .*", check_visualize),
     (r"\.venv/bin/python -m pytest \S+", check_file),
@@ -296,6 +337,13 @@ def test_a_stranger_follows_the_documents(tmp_path):
     (tmp_path / "runs/demo/stts").symlink_to(tmp_path / "runs/tiny")
     follow("README.md", "python launch_scripts/eval_molmo2.py runs/demo/stts", "--data.moving_shapes.num_test=8", "--num_workers=0")
     follow("docs/usage.md", "python launch_scripts/eval_molmo2.py --list_tasks")
+    assert follow("docs/evaluation.md", "python launch_scripts/eval_molmo2.py --list_tasks").count("\n") == 13
+    for topk in ("", " --topk=0"):
+        start = f"python launch_scripts/eval_molmo2.py runs/demo/stts --mode=moving_shapes{topk} --save_dir"
+        follow("docs/evaluation.md", start, "--data.moving_shapes.num_test=8", "--num_workers=0")
+    assert "B - A" in follow("docs/evaluation.md", "python scripts/compare_evals.py")
+    follow("docs/evaluation.md", "python scripts/eval_report.py")
+    assert 'class="kept"' in (tmp_path / "runs/scores/report.html").read_text()
     clip = next((tmp_path / "data").rglob("*.mp4"))
     (tmp_path / "clip.mp4").symlink_to(clip)
     assert "before pruning" in follow("README.md", "python scripts/ask.py")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from olmo.eval.kept_cells import unpack_cells
@@ -12,6 +13,7 @@ from olmo.inference.api import ExampleReader, in_proportion
 from olmo.inference.show import film_strip
 from olmo.models.model import build_model_config
 from olmo.models.molmo2.preprocessor import video_cells
+from olmo.nn.pruning_plan import CellGrid
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +22,10 @@ MAX_FRAMES = 16
 
 
 def draw_errors(name: str, run: Run, limit: int) -> Iterator[dict[str, Any]]:
-    """Up to `limit` questions of a run that it got wrong, as the template wants them; those whose video is not there any more are
-    skipped with a warning."""
+    """Up to `limit` questions of a run that it got wrong, each about another video, as the template wants them.
+
+    Those whose video is not there any more are skipped with a warning.
+    """
     wrong = [r for r in run.records if run.metric.grade(r).value < 1 and not r.get("failed") and r.get("frame_times")]
     if not wrong or limit < 1:
         return
@@ -30,10 +34,12 @@ def draw_errors(name: str, run: Run, limit: int) -> Iterator[dict[str, Any]]:
     except OLMoDataError as err:
         log.warning("%s: no frames are drawn, because its data cannot be opened: %s", run.label, err)
         return
-    reader = ExampleReader(build_model_config(dict(run.settings["model"])))
-    for record in [r for r in wrong if r["example_id"] in questions][:limit]:
+    config = build_model_config(dict(run.settings["model"]))
+    reader, grid = ExampleReader(config), video_cells(config)
+    by_video = {r["video"]: r for r in reversed(wrong) if r["example_id"] in questions}  # the first of each video
+    for record in sorted(by_video.values(), key=lambda r: r["order"])[:limit]:
         try:
-            yield draw(name, run, record, questions[record["example_id"]], reader)
+            yield draw(name, run, record, questions[record["example_id"]], reader, grid)
         except OLMoDataError as err:
             log.warning("%s: %s is not drawn: %s", run.label, record["example_id"], err)
 
@@ -49,15 +55,15 @@ def open_dataset(run: Run):
     return get_dataset(data.get("file", task), split, moving_shapes=generated)
 
 
-def draw(name: str, run: Run, record: Mapping[str, Any], question: Question, reader: ExampleReader) -> dict[str, Any]:
+def draw(name: str, run: Run, record: Mapping[str, Any], question: Question, reader: ExampleReader, grid: CellGrid) -> dict[str, Any]:
     """One question with its film strip."""
     reader.read(question.example)
-    video, grid = reader.videos.video, video_cells(reader.config)
+    video = reader.videos.video
     frames, keep = len(video.frames), None
     if record.get("kept_cells") and record["visual_before"] == frames * grid.num_cells:  # else cells of several sizes lie on no one grid
         keep = unpack_cells(record["kept_cells"], frames, grid.num_cells)
     return {
-        "title": f"{run.label} · {record['video']}",
+        "title": f"{run.label} · {'/'.join(Path(record['video']).parts[-2:])}",
         "strip": film_strip(in_proportion(video), record["frame_times"], keep, None, grid, max_frames=MAX_FRAMES),
         "question": record["question"],
         "truth": record["answer"],
