@@ -8,10 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from olmo.batch import FastCells, MultimodalType, RowLayout, VisualSegment
 from olmo.budget import pruning_budget, video_budgets
 from olmo.exceptions import OLMoConfigurationError
+from olmo.nn import indices
+from olmo.nn.pruning_methods import first_sufficient
 from olmo.nn.pruning_plan import plan_pruning, square_cells
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
 from tests.nn.pruning_cases import (
@@ -128,8 +131,8 @@ def test_plain_backbone_pools_both_sizes(masked):
 )
 @pytest.mark.parametrize(("grid", "small", "large"), GRIDS)
 def test_pruned_equals_loops(grid, small, large, fields):
-    """Scores over each frame's own windows, a budget for each kind, the first frame whole. Seen to fail with one budget for
-    both, with the bias of one kind on the other's frames, and with fast cells spread as slow ones."""
+    """Scores over each frame's own windows, a budget for each kind, the first frame whole. Seen to fail with cells of fast frames
+    up for the slow budget, with the bias of one kind on the other's frames, and with a first frame counted for both kinds."""
     config = temporal_config(grid, (small, small), **fields)
     out, (_, pooling, layout, _, _), kept = compare(config, large)
     num_patches, seen = config.vit.num_patches, 0
@@ -225,3 +228,25 @@ def test_slots_are_a_bound_on_the_patches():
                 left -= rng.permutation(sizes)[: video.budget].sum()
         assert slots - spare <= left <= slots
     assert spare > 0
+
+
+def test_only_frames_of_the_own_kind_can_meet_a_budget():
+    """easy and heuristic lower their threshold until enough cells are unprotected: cells of the other kind are none of them."""
+    layout = (RowLayout((VisualSegment(VIDEO, 6, 9, fast=(2, 3, 4, 5), fast_cells=4),), 1, 34),)
+    plan = plan_pruning(layout, 6, square_cells((6, 6), 4), 0.3, fast_cells=square_cells((6, 6), 16))
+    scores = torch.arange(5.0)[:, None, None].expand(5, 6, 9)  # the number of the attempt
+    protected = torch.zeros(5, 6, dtype=torch.bool)
+    protected[:3, 1] = True  # frame 1 alone can lose small cells
+    assert plan.videos[0].budget == 5
+    assert (first_sufficient(scores, protected, plan).scores == 3).all()
+
+
+@pytest.mark.parametrize("method", ["scorer", "easy", "heuristic", "random", "evs"])
+def test_nothing_is_read_from_the_device(method, monkeypatch):
+    """Fake tensors have no values to give away."""
+    monkeypatch.setattr(indices, "check_total", lambda *args: None)
+    config = temporal_config((7, 5), (2, 2), prune_method=method, varlen_backend="padded")
+    images, pooling, layout, _, fast = make_batch(MIXED, config, 3)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        out = config.build(LLM).eval()(*map(mode.from_tensor, (images, pooling)), layout, None, FastCells(*map(mode.from_tensor, fast)))
+        assert out.features.shape == (sum(out.kept_per_row), LLM.d_model)
