@@ -53,10 +53,12 @@ def slow_selection(scores, period):
     return sorted(chosen)
 
 
-@given(st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=60), st.integers(1, 8))
-def test_selection_by_score_equals_brute_force(scores, period):
-    """Few values, so that ties are everywhere. Seen to fail with the later of equal frames and with groups of whole frames only."""
-    slow = by_score(np.array(scores), period)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 5), st.sampled_from([2, 6, 1000]))
+def test_selection_by_score_equals_brute_force(seed, num_frames, period, values):
+    """With two values ties are everywhere. Seen to fail with the later of equal frames, with groups of equal length that leave
+    the last frames out, and with one group more."""
+    scores = np.random.default_rng(seed).integers(0, values, num_frames) / values
+    slow = by_score(scores, period)
     assert np.flatnonzero(slow).tolist() == slow_selection(scores, period)
     assert slow.sum() == num_slow(len(scores), period) == periodic(len(scores), period).sum()
 
