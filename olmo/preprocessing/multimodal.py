@@ -1,5 +1,6 @@
 """The whole way of one example: media -> strings -> visual tokens -> one sequence."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -17,6 +18,9 @@ from olmo.preprocessing.message_tree import MessageTreeBuilder
 from olmo.preprocessing.slow_fast import FrameScorer, slow_frames
 from olmo.preprocessing.video import LoadVideo, VideoFrames, VideoPreprocessor
 from olmo.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+_MEDIA_MARKS = re.compile("|".join(re.escape(SPECIAL_TOKENS[name]) for name in ("image_prompt", "video_prompt")))
+"""Where pictures go in a text."""
 
 
 def describe(example: Mapping[str, Any]) -> str:
@@ -45,13 +49,6 @@ def _naming(name: str) -> Iterator[None]:
 def _styles(example: Mapping[str, Any]) -> list[str]:
     messages = example.get("message_list") or example.get("multi_turn_messages") or [example]
     return [s for m in messages if (s := m.get("style"))]
-
-
-def queries(messages: list[str] | list[list[str]]) -> list[str]:
-    """What is asked: the first message of every conversation, without the placeholders of pictures."""
-    first = [messages[0]] if isinstance(messages[0], str) else [conversation[0] for conversation in messages]
-    marks = (SPECIAL_TOKENS["image_prompt"], SPECIAL_TOKENS["video_prompt"])
-    return [text.replace(marks[0], "").replace(marks[1], "").strip() for text in first]
 
 
 class ExamplePreprocessor:
@@ -185,7 +182,7 @@ class ExamplePreprocessor:
         if video is None or self.video.slow_fast is None:
             return example
         own = (example.get("metadata") or {}).get("frame_sel_input")
-        asked = queries(messages) if own is None else [own]
+        asked = [_MEDIA_MARKS.sub("", text).strip() for text in self.formatter.first_requests(messages)] if own is None else [own]
         slow = slow_frames(self.video.slow_fast, video.frames, video.timestamps, asked, self.score_frames)
         return {**example, "video": replace(video, slow=slow)}
 
