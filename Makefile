@@ -73,5 +73,5 @@ $(READY): constraints.txt setup.py
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(PIP) install --index-url $(TORCH_INDEX) $$(grep -E '^torch(vision)?==' constraints.txt))
 	@$(PIP) install -c constraints.txt -e '.[test]'
-	@$(PIP) install --no-deps "$$(grep '^dashscope==' constraints.txt)"
+	@$(PIP) install --no-deps "$$(grep '^dashscope==' constraints.txt)" "$$(grep '^trackeval==' constraints.txt)"
 	@echo "$(TORCH_INDEX)" > $@

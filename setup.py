@@ -27,8 +27,9 @@ EXTRAS = {
     "wandb": ["wandb>=0.19"],
     "video": ["torchcodec>=0.10"],
     "data": ["pyarrow>=17"],
-    # Filled by the first feature of each kind that needs a package beyond the core.
-    "eval": [],
+    # Matching of points, and HOTA (whose package pulls opencv-python, which nothing here uses).
+    "eval": ["scipy>=1.15", "trackeval>=1.3"],
+    # Filled by the first feature that needs a package beyond the core.
     "cloud": [],
     "test": [
         "pytest>=8",
@@ -40,6 +41,10 @@ EXTRAS = {
         "torchvision>=0.25",
         "wandb>=0.19",
         "pyarrow>=17",
+        # trackeval itself is installed without what it pulls, see constraints.txt.
+        "scipy>=1.15",
+        "pycocotools>=2.0.10",
+        "tabulate>=0.9",
     ],
 }
 EXTRAS["dev"] = EXTRAS["test"]

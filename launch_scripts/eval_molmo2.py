@@ -14,14 +14,17 @@ from olmo.launch import run_command
 
 def main(argv: Sequence[str]) -> int:
     args, model_overrides, data_overrides = command.parse(argv, "eval_molmo2.py")
-    # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
     if args.list_tasks:
-        print(command.describe_tasks())
+        from olmo.eval.listing import describe, describe_everything
+
+        print(describe_everything() if args.tasks is None else describe(args.tasks))
         return 0
     if args.print_config:
         print(command.printed_config(args, model_overrides, data_overrides), end="")
         return 0
+    # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
     from olmo.distributed import distributed_world
+    from olmo.eval.evaluate import run
     from olmo.launch import setup_logging
 
     with distributed_world() as world:
@@ -30,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
             if world.is_main:
                 command.dry_run(args, model_overrides, data_overrides, console)
         else:
-            command.run(args, model_overrides, data_overrides, world, console)
+            run(args, model_overrides, data_overrides, world, console)
     return 0
 
 

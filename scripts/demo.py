@@ -208,7 +208,18 @@ class Demo:
         return self.out / model.key
 
     def result_folder(self, model: Model) -> Path:
-        return self.folder(model) / f"predictions-ck{self.steps}-moving_shapes-test"
+        from olmo.eval.results import newest_results
+
+        name = f"predictions-ck{self.steps}-moving_shapes-test-*-{self.eval_name}"
+        found = newest_results(self.folder(model), name)
+        if found is None:
+            raise OLMoEnvironmentError(f"the evaluation left no results called {name} in {self.folder(model)}")
+        return found
+
+    @property
+    def eval_name(self) -> str:
+        """Tells results on other videos apart."""
+        return f"n{self.args.num_test}-s{self.args.seed}"
 
     def results(self, model: Model) -> dict[str, Any]:
         return json.loads((self.result_folder(model) / "metrics.json").read_text(encoding="utf-8"))
@@ -245,7 +256,7 @@ class Demo:
 
     def eval_command(self, model: Model) -> list[str]:
         words = [sys.executable, str(EVALUATE), str(self.folder(model)), "--mode=moving_shapes"]
-        words += [f"--device_batch_size={EVAL_BATCH}", "--num_workers=0"]
+        words += [f"--device_batch_size={EVAL_BATCH}", "--num_workers=0", f"--eval_name={self.eval_name}"]
         return [*words, "--overwrite"] if self.args.overwrite else words
 
     def video_settings(self) -> dict[str, int]:
@@ -258,7 +269,7 @@ class Demo:
         return shlex.join(words)
 
     def settings(self) -> dict[str, dict[str, str]]:
-        from olmo.eval.runner import versions
+        from olmo.eval.versions import versions
 
         llm, vit = self.config["model"]["llm"], self.config["model"]["vision_backbone"]["vit"]
         video = self.config["model"]["mm_preprocessor"]["video"]

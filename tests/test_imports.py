@@ -38,14 +38,29 @@ ALLOWED = {
     "convert": {"launch", "checkpoints", "hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "launch": {"checkpoints"},  # what the programs share; the commands in train and eval use it
     "inference": {"models", "model_configs", "checkpoints", "hf_model", "preprocessing", "data", "nn", "tokenizer"},
-    "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer"},
+    "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer", "inference", "eval"},
     "data_commands": {"launch", "models", "data", "preprocessing", "tokenizer", "train"},
     "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},
     "visualize": {"launch", "checkpoints", "data", "inference", "models", "nn", "preprocessing", "tokenizer", "train"},
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},
 }
 # Slow to import, optional, or both: imported where they are used.
-HEAVY = {"wandb", "decord", "torchcodec", "torchvision", "flash_attn", "matplotlib", "transformers", "av", "PIL", "gradio", "lmms_eval"}
+HEAVY = {
+    "wandb",
+    "decord",
+    "torchcodec",
+    "torchvision",
+    "flash_attn",
+    "matplotlib",
+    "transformers",
+    "av",
+    "PIL",
+    "gradio",
+    "lmms_eval",
+    "scipy",
+    "pycocotools",
+    "trackeval",
+}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ class Entry(dict):
         Mappings in it become entries too. OLMoDataError if it is missing or something else.
         """
         if key not in self or self[key] is None:
-            known = ", ".join([*map(str, islice(self, 20)), *(["..."] if len(self) > 20 else [])]) or "nothing"
-            raise OLMoDataError(f"{self.where}: the key '{key}' is missing; there is {known}")
+            raise OLMoDataError(f"{self.where}: the key '{key}' is missing; there is {some(self)}")
         value = self[key]
         if kind in (int, float):
             return self._number(key, value, kind)
@@ -75,6 +74,23 @@ class Entry(dict):
 
     def _wrong(self, key: str, value: Any, kind: type) -> OLMoDataError:
         return OLMoDataError(f"{self.where}: '{key}' should be {_KINDS[kind]}, but is {json.dumps(value, default=str)[:60]}")
+
+
+def some(names: Collection[Any], most: int = 20) -> str:
+    """Names as a sentence lists them, the first of many."""
+    return ", ".join([*map(str, islice(names, most)), *(["..."] if len(names) > most else [])]) or "nothing"
+
+
+def having(entries: Iterable[Entry], *keys: str) -> Iterator[Entry]:
+    """The same entries; OLMoDataError where one lacks some of `keys`, which names all that are expected and all that are there.
+
+    For files whose layout was never seen: one error should tell how they are laid out instead.
+    """
+    for entry in entries:
+        if lacking := [key for key in keys if key not in entry]:
+            expected = f"should have the keys {', '.join(keys)}, but lacks {', '.join(lacking)}"
+            raise OLMoDataError(f"{entry.where}: {expected}; there is {some(entry)}")
+        yield entry
 
 
 def read_json(path: Path) -> Any:
@@ -137,15 +153,15 @@ def read_csv(path: Path, delimiter: str = ",", columns: list[str] | None = None)
     expected = f"the {len(columns)} it should have ({', '.join(columns)})" if columns else "the header"
     for row in reader:
         where = f"{path}, line {reader.line_num}"
-        if "" in row and row[""]:
-            raise OLMoDataError(f"{where}: has more columns than {expected}")
-        if None in row.values():
-            raise OLMoDataError(f"{where}: has fewer columns than {expected}")
+        amount = "more" if row.get("") else "fewer" if None in row.values() else None
+        if amount is not None:
+            first = next(value for value in row.values() if value is not None)
+            raise OLMoDataError(f"{where}: has {amount} columns than {expected}; it begins with {first[:60]!r}")
         yield Entry({k: v for k, v in row.items() if k}, where)
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> Iterator[Entry]:
-    """A parquet file, row by row, without holding the whole of it."""
+    """A parquet file, row by row, without holding the whole of it; of these `columns` alone, if given, all of which it must have."""
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -157,6 +173,10 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> Iterator[Entry
         file = pq.ParquetFile(path)
     except ArrowInvalid as err:
         raise OLMoDataError(f"{path} is no parquet file ({err})") from None
+    there = file.schema_arrow.names
+    if lacking := [column for column in columns or () if column not in there]:
+        expected = f"should have the columns {', '.join(columns)}, but lacks {', '.join(lacking)}"
+        raise OLMoDataError(f"{path} {expected}; there is {some(there)}")
     number = 0
     for batch in file.iter_batches(batch_size=1024, columns=columns):
         for row in batch.to_pylist():
@@ -197,11 +217,6 @@ def one_file(folder: Path, pattern: str) -> Path:
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise OLMoDataError(f"{path} is missing")
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines as files have them: other separators that Unicode knows stand inside of sentences."""
-    return _text(path).split("\n")
 
 
 def _text(path: Path) -> str:

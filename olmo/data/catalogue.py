@@ -27,7 +27,6 @@ from olmo.data.families import (
 )
 from olmo.data.index import open_indexed
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
-from olmo.data.own_data import open_own
 from olmo.data.paths import is_data_file
 from olmo.data.records import OE, DatasetRow
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
@@ -155,6 +154,8 @@ def get_dataset(name: str, split: str | None = None, *, moving_shapes: MovingSha
     The path of a .jsonl file names that file, whose lines are all in every split.
     """
     if is_data_file(name):
+        from olmo.data.own_data import open_own  # it checks lines with the tokenizer, which needs torch
+
         return open_own(name)
     row, alias_split = check_name(name)
     split = alias_split or split or row.splits[0]

@@ -88,6 +88,8 @@ class Diagnosis:
     over_sequence_length: float | None = None
     """Share of the sampled examples that are longer than the sequence length after pruning."""
     problems: list[Problem] = field(default_factory=list)
+    caution: str = ""
+    """What to know about the layout of its files, if that is not documented."""
 
 
 class ProbingLoader(VideoLoader):
@@ -125,7 +127,7 @@ def split_of(name: str, split: str) -> str:
 def examine(name: str, split: str, open_set: Open, preprocessor: Preprocessor, limits: Limits, *, sample: int, seed: int) -> Diagnosis:
     """Look at one data set; whatever is wrong with it stands in the diagnosis, and nothing is raised."""
     row = _row_of(name)
-    found = Diagnosis(name, split)
+    found = Diagnosis(name, split, caution=row.caution if isinstance(row, DatasetRow) else "")
     try:
         _examine(found, row, open_set, preprocessor, limits, sample, seed)
     except OLMoDataError as err:

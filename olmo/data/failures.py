@@ -91,9 +91,10 @@ class FailureLog:
                 self.files[name] = str(failure)
                 log.warning("skipped %s", failure)
         if failures:
-            self._check()
+            self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """OLMoDataError with the files, if there are more failures than the limit allows."""
         mean = self.max_bad_fraction * self.reads
         too_many = self.reads >= MIN_READS and self.bad > mean + 2 * math.sqrt(mean)
         if not too_many and not (self.bad == self.reads >= ALL_BAD_READS):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from olmo.data.annotations import some
 from olmo.data.dataset import Example
 from olmo.data.paths import data_root, file_lock, video_root
 from olmo.data.records import DatasetRow, Record
@@ -22,7 +23,7 @@ from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, missing_package
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Part of the file's name; raise it when the format or what readers note changes."""
 
 BATCH = 4096
@@ -91,10 +92,20 @@ def _files_of(row: DatasetRow, split: str, folder: Path, name: str) -> list[Path
     for pattern in row.files(split):
         matches = sorted(folder.glob(pattern))
         if not matches:
-            there = f"{pattern} is not in {folder}" if folder.is_dir() else f"not found in {folder}"
+            there = f"{pattern} is not in {folder}{_what_is(folder, pattern)}" if folder.is_dir() else f"not found in {folder}"
             raise OLMoDataError(f"{name}: {there}; download from {row.source} (MOLMO_DATA_DIR says where data lies)")
         found += matches
     return found
+
+
+def _what_is(folder: Path, pattern: str) -> str:
+    """What lies where `pattern` looks, because files may only be called otherwise than expected."""
+    for part in Path(pattern).parts[:-1]:
+        if not (folder / part).is_dir():
+            break
+        folder /= part
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    return f" (there is {some(names, 10)})" if names else ""
 
 
 def open_index(title: str, key: str, files: Sequence[Path], records: Callable[[], Iterator[Record]]) -> Index:

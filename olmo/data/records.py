@@ -43,15 +43,24 @@ class DatasetRow:
     files: Callable[[str], Sequence[str]]
     """Split -> annotation files that `records` reads, below the folder; patterns with * are allowed."""
     splits: tuple[str, ...] = ("train",)
-    licence: str = "see the source"
-    """What its publisher says about use."""
+    licence: str = "not stated here, see the home page of the set"
+    """What its publisher says about use, and the document that says so."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Split -> examples, where the publisher states a number."""
+    """Split -> examples, where a document of the publisher states their number; the row names that document."""
+    inferred: str = ""
+    """What of its files nobody has seen who wrote its reader: it follows from descriptions, and may be otherwise."""
 
     @property
     def source(self) -> str:
         """Where its files come from, as a sentence."""
         return "; ".join(map(str, self.sources))
+
+    @property
+    def caution(self) -> str:
+        """What a user should know about the layout of its files, as a sentence; empty where it is documented."""
+        if not self.inferred:
+            return ""
+        return f"layout inferred from the paper ({self.inferred}): check the first download with data_doctor"
 
 
 # -- messages

@@ -123,6 +123,8 @@ def show(report: Mapping[str, Any], console: Any) -> None:
     for d in datasets:
         for problem in d["problems"]:
             print(f"\n{d['name']}: {problem['what']}\n  -> {problem['do']}")
+        if d["problems"] and d["caution"]:
+            print(f"  note: {d['caution']}")
     bad = sum(d["status"] != "ok" for d in datasets)
     print(f"\n{bad} of {len(datasets)} data sets have problems" if bad else "\nall is well")
 

@@ -54,7 +54,10 @@ def main(argv: Sequence[str]) -> int:
     console = setup_logging(debug=args.debug)
     if args.list:
         width = max(len(row.name) for row, _ in rows)
-        print("\n".join(f"{row.name:<{width}}  {_listed(row)}" for row, _ in rows))
+        for row, _ in rows:
+            first, *more = _listed(row)
+            print(f"{row.name:<{width}}  {first}")
+            print("".join(f"{'':<{width}}    {line}\n" for line in more), end="")
         return 0
     if args.check:
         states = [state_of(row, splits) for row, splits in rows]
@@ -81,8 +84,12 @@ def _fetch_all(rows: Sequence[tuple[Row, Any]], transfers: Transfers, remove_arc
     return fetched, failed
 
 
-def _listed(row: Row) -> str:
-    return f"{row.title} ({', '.join(row.splits)}): {row.source}"
+def _listed(row: Row) -> list[str]:
+    """What there is to say about a data set, in lines."""
+    lines = [f"{row.title} ({', '.join(row.splits)}): {row.source}"]
+    if isinstance(row, DatasetRow):
+        lines += [f"licence: {row.licence}", *([row.caution] if row.caution else [])]
+    return lines
 
 
 def _report(states: Sequence[SetState], fetched: dict[str, Fetched], console: Any) -> int:
@@ -103,6 +110,8 @@ def _report(states: Sequence[SetState], fetched: dict[str, Fetched], console: An
                 print(f"  {split.split}: {problem}")
         for failure in failures:
             print(f"  not fetched: {failure}")
+        if state.caution:
+            print(f"  note: {state.caution}")
         for step in state.todo:
             print(f"  -> {step}")
     ready = sum(state.complete for state in states)

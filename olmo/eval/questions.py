@@ -4,18 +4,22 @@ A data set may hold several questions about one video. Training shares the video
 its own, but one after another, so that the video is decoded once.
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from olmo.batch import Batch
-from olmo.eval.metrics.accuracy import cluster_of
+from olmo.batch import Batch, MultimodalType, VisualSegment
+from olmo.data.failures import cause_and_file
+from olmo.eval.prompt_text import prompt_text
+from olmo.eval.statistics.clusters import cluster_of
 from olmo.exceptions import OLMoDataError
 from olmo.inference.api import ExampleReader
+from olmo.preprocessing.example import ProcessedExample
 
 MAX_MESSAGES = 1000
 """Most questions of one example (numbers the questions of a data set)."""
@@ -42,9 +46,11 @@ class QuestionBatch:
     batch: Batch | None
     """None when no video of it could be read."""
     records: list[dict[str, Any]]
-    """One per row."""
+    """One per row, with what the model is shown."""
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    """One finished record per question whose video or annotation cannot be read: its answer is empty."""
     failures: list[OLMoDataError] = field(default_factory=list)
-    """One per question that was skipped, because its video or its annotation cannot be read."""
+    """Why, in the order of `failed`."""
     seconds: float = 0.0
     """Decoding and preprocessing."""
 
@@ -60,7 +66,20 @@ def list_questions(dataset, max_examples: int | None = None) -> list[Question]:
             break
         questions += split_example(dataset.get(index, np.random.default_rng(0)), index)
     questions = questions if max_examples is None else questions[:max_examples]
-    return sorted(questions, key=lambda q: q.order)
+    return _told_apart(sorted(questions, key=lambda q: q.order))
+
+
+def _told_apart(questions: Sequence[Question]) -> list[Question]:
+    """Published ids are not always unique; answers are found again by them, so one that occurs again gets its place behind it."""
+    seen: set[str] = set()
+    found = []
+    for question in questions:
+        name = question.record["example_id"]
+        if name in seen:
+            question = replace(question, record=question.record | {"example_id": f"{name}#{question.order}"})
+        seen.add(name)
+        found.append(question)
+    return found
 
 
 def split_example(example: dict[str, Any], index: int) -> list[Question]:
@@ -73,7 +92,7 @@ def split_example(example: dict[str, Any], index: int) -> list[Question]:
     questions = []
     for k, message in enumerate(rows):
         own = metadata | message.get("metadata", {})
-        asked = shared | {n: v for n, v in message.items() if n != "metadata"}
+        asked = shared | {n: v for n, v in message.items() if n != "metadata"} | ({"metadata": own} if own else {})
         record = {
             "example_id": str(own.get("example_id", index)) + (f"/{k}" if messages is not None else ""),
             "order": MAX_MESSAGES * index + k,
@@ -81,6 +100,7 @@ def split_example(example: dict[str, Any], index: int) -> list[Question]:
             "question_type": own.get("question_type", "all"),
             **_asked_and_true(asked),
             "chance": 1 / len(options) if (options := own.get("options") or asked.get("options")) else None,
+            "metadata": as_json(own),
         }
         questions.append(Question(record["order"], asked, record))
     return questions
@@ -91,11 +111,25 @@ def _asked_and_true(asked: dict[str, Any]) -> dict[str, Any]:
     if "messages" in asked:
         *_, question, answer = asked["messages"]
         return {"question": question, "answer": answer}
-    question = {"question": asked.get("question", "")}
+    told = {"question": asked.get("question", "")}
+    if "options" in asked:
+        told["options"] = asked["options"]
     if asked.get("answer_idx") is None:
-        return question | {"answer": asked.get("answers", asked.get("answer", ""))}
-    options, right = asked["options"], asked["answer_idx"]
-    return question | {"answer": options[right], "options": options, "answer_idx": right}
+        return told | {"answer": asked.get("answers", asked.get("answer"))}
+    return told | {"answer": asked["options"][asked["answer_idx"]], "answer_idx": asked["answer_idx"]}
+
+
+def as_json(value: Any) -> Any:
+    """What a file in JSON gives back: arrays as lists, names of entries as text."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    raise TypeError(f"metadata of type {type(value).__name__} cannot be written as JSON")
 
 
 def share_of(questions: Sequence[Question], rank: int, world_size: int) -> list[Question]:
@@ -116,19 +150,18 @@ class QuestionBatches(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> QuestionBatch:
         start = time.perf_counter()
-        examples, records, failures = [], [], []
+        examples, records, failed, failures = [], [], [], []
         for question in self.chunks[index]:
             try:
                 prepared = self.reader.read(question.example)
             except OLMoDataError as err:
+                failed.append(question.record | nothing_shown(err))
                 failures.append(err)
                 continue
-            visual = prepared.num_pooled
-            counts = {"visual_before": visual + prepared.num_spared, "visual_after": visual - prepared.dropped_cells}
             examples.append(prepared)
-            records.append(question.record | counts)
+            records.append(question.record | what_is_shown(prepared, self.reader))
         batch = self.reader.collate(examples) if examples else None
-        return QuestionBatch(batch, records, failures, time.perf_counter() - start)
+        return QuestionBatch(batch, records, failed, failures, time.perf_counter() - start)
 
     def iterate(self, num_workers: int) -> Iterator[QuestionBatch]:
         """All batches in order."""
@@ -137,3 +170,46 @@ class QuestionBatches(torch.utils.data.Dataset):
             return
         loader = torch.utils.data.DataLoader(self, batch_size=None, num_workers=num_workers, prefetch_factor=2)
         yield from loader
+
+
+def what_is_shown(prepared: ProcessedExample, reader: ExampleReader) -> dict[str, Any]:
+    """The prompt as text, the seconds of the frames, and how many visual tokens there are before and after pruning."""
+    visual = prepared.num_pooled
+    return {
+        "prompt": prompt_text(prepared.input_tokens, reader.tokenizer),
+        "frame_times": prepared.metadata.get("frame_times", []),
+        "visual_before": visual + prepared.num_spared,
+        "visual_after": visual - prepared.dropped_cells,
+    }
+
+
+def nothing_shown(err: OLMoDataError) -> dict[str, Any]:
+    """What a record tells about a question that the model was never asked, and why."""
+    cause, file = cause_and_file(err)
+    return {
+        "prompt": "",
+        "frame_times": [],
+        "kept": [],
+        **dict.fromkeys(("visual_before", "visual_after", "tokens_before", "tokens_after"), 0),
+        "prediction": "",
+        "failed": {"file": file, "cause": cause, "message": str(err)},
+    }
+
+
+def kept_per_frame(segments: Sequence[VisualSegment], keep: np.ndarray | None) -> list[int]:
+    """Visual tokens that are left of every frame of the videos of one row; `keep` [P] over its cells, None = all of them.
+
+    Images have no cells per frame and are never pruned: they are not counted.
+    """
+    counts: list[int] = []
+    at = 0
+    for segment in segments:
+        if segment.kind != MultimodalType.VIDEO:
+            continue
+        cells = segment.num_frames * segment.cells_per_frame
+        if keep is None:
+            counts += [segment.cells_per_frame] * segment.num_frames
+        else:
+            counts += keep[at : at + cells].reshape(segment.num_frames, -1).sum(1).tolist()
+        at += cells
+    return counts

@@ -1,36 +1,62 @@
 """Files of one evaluation: where they lie, how they grow, and when they may be continued.
 
 A result folder holds `settings.json` (what was asked of which weights), `predictions.jsonl` (one line per question,
-appended as answers come) and `metrics.json` (written last). While several ranks answer, rank r > 0 appends to
-`predictions.rank<r>.jsonl`; rank 0 merges these at the end.
+appended as answers come), `starts.jsonl` (with what software and in how many processes, a line per start) and `metrics.json`
+(written last). While several ranks answer, rank r > 0 appends to `predictions.rank<r>.jsonl`; rank 0 merges these at the end.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from olmo.eval.tasks import Task
+from olmo.eval.task import Task
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
 
 PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
+STARTS = "starts.jsonl"
+
+WEIGHTS = ("checkpoint", "weights")
+"""Keys of the settings that say which weights were asked."""
 
 
-def result_folder(checkpoint: Path, step: int | None, task: Task, eval_name: str | None, save_dir: str | Path | None = None) -> Path:
-    """`predictions[-ck<step>]-<task>-<split>[-<eval_name>]`, beside a `step<N>` folder or inside any other checkpoint.
+def result_folder(
+    checkpoint: Path,
+    step: int | None,
+    task: Task,
+    settings: dict[str, Any],
+    eval_name: str | None = None,
+    save_dir: str | Path | None = None,
+) -> Path:
+    """`predictions[-ck<step>]-<task>-<split>-f<frames>-k<topk>-<hash>[-<eval_name>]`, beside a `step<N>` folder, inside any other
+    checkpoint, or below `save_dir` in a folder named after the model.
 
-    Beside a folder without a step two checkpoints of one parent would share their results, therefore inside.
+    Beside a folder without a step two checkpoints of one parent would share their results, therefore inside. `frames` is the
+    most frames of a video, `topk` the share of its cells that is removed, and the hash stands for all settings but the weights.
     """
-    if save_dir is not None:
-        base = Path(save_dir)
+    checkpoint = checkpoint.absolute()
+    beside = step is not None and checkpoint.name == f"step{step}"
+    if save_dir is None:
+        base = checkpoint.parent if beside else checkpoint
     else:
-        base = checkpoint if step is None else checkpoint.parent
-    parts = ["predictions", *([f"ck{step}"] if step is not None else []), task.name, task.split, *([eval_name] if eval_name else [])]
+        model = (checkpoint.parent,) if beside else (checkpoint.parent, checkpoint) if step is not None else (checkpoint,)
+        base = Path(save_dir).joinpath(*(folder.name for folder in model))
+    asked = {key: value for key, value in settings.items() if key not in WEIGHTS}
+    short = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    parts = ["predictions", *([f"ck{step}"] if step is not None else []), task.name, task.split]
+    parts += [f"f{settings['frames']}", f"k{settings['topk']:g}", short, *([eval_name] if eval_name else [])]
     return base / "-".join(parts)
+
+
+def newest_results(base: str | Path, pattern: str) -> Path | None:
+    """The result folder below `base` whose name matches and that was finished last; None if there is none."""
+    finished = [file for file in Path(base).glob(f"{pattern}/{METRICS}") if file.is_file()]
+    return max(finished, key=lambda file: file.stat().st_mtime_ns).parent if finished else None
 
 
 def weights_fingerprint(checkpoint: Path) -> dict[str, Any]:
@@ -69,21 +95,23 @@ class ResultFolder:
                 raise OLMoConfigurationError(f"{self.path} holds predictions but no {SETTINGS}; use --overwrite to redo them")
             self._write_json(SETTINGS, self.settings)
 
-    def finished_metrics(self, max_examples: int | None) -> dict[str, Any] | None:
-        """`metrics.json` of an earlier run with the same settings and the same number of questions, if there is one."""
+    def finished_metrics(self, **same: Any) -> dict[str, Any] | None:
+        """`metrics.json` of an earlier run with the same settings, if there is one and these of its values are the `same` too."""
         saved = self._saved_settings()
         file = self.path / METRICS
         if saved != self.settings or not file.is_file():
             return None
         metrics = json.loads(file.read_text(encoding="utf-8"))
-        return metrics if metrics.get("max_examples") == max_examples else None
+        return metrics if all(metrics.get(key) == value for key, value in same.items()) else None
 
     def read_predictions(self) -> list[dict[str, Any]]:
-        """Every line written so far by any rank (whole lines only), each question once."""
+        """Every line written so far by any rank (whole lines only), each question once: an answer stands for an earlier failure."""
         found: dict[str, dict[str, Any]] = {}
         for file in sorted(self.path.glob("predictions*.jsonl")):
             for record in read_records(file):
-                found.setdefault(record["example_id"], record)
+                earlier = found.get(record["example_id"])
+                if earlier is None or "failed" in earlier:
+                    found[record["example_id"]] = record
         return list(found.values())
 
     # ------------------------------------------------------------------ while
@@ -94,8 +122,18 @@ class ResultFolder:
             file = self.path / (PREDICTIONS if self.rank == 0 else f"predictions.rank{self.rank}.jsonl")
             _cut_partial_line(file)
             self._own = self._writing(lambda: open(file, "a", encoding="utf-8"))
-        self._writing(lambda: self._own.write(_as_lines(records)))
-        self._writing(self._own.flush)
+        self._writing(lambda: _append(self._own, _as_lines(records)))
+
+    def note_start(self, facts: dict[str, Any]) -> None:
+        """Rank 0: with what these questions are about to be answered."""
+        file = self.path / STARTS
+        _cut_partial_line(file)
+        with self._writing(lambda: open(file, "a", encoding="utf-8")) as out:
+            self._writing(lambda: _append(out, _as_lines([facts])))
+
+    def read_starts(self) -> list[dict[str, Any]]:
+        file = self.path / STARTS
+        return read_records(file) if file.is_file() else []
 
     def close(self) -> None:
         if self._own is not None:
@@ -125,10 +163,7 @@ class ResultFolder:
         self._replace(name, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
-        """Write a file so that it is either the old one or the whole new one."""
-        temporary = self.path / f"{name}.tmp"
-        self._writing(lambda: temporary.write_text(text, encoding="utf-8"))
-        self._writing(lambda: temporary.replace(self.path / name))
+        self._writing(lambda: write_whole(self.path / name, text))
 
     def _writing(self, action: Callable[[], Any]) -> Any:
         try:
@@ -141,6 +176,21 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a predictions file that end in a newline: the last one may have been cut by a crash."""
     text = Path(path).read_text(encoding="utf-8", errors="replace")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the whole new one."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as out:
+        _append(out, text)
+    temporary.replace(file)
+
+
+def _append(file: IO[str], text: str) -> None:
+    """Write text that is on disk when this returns, whatever happens to the process or the machine then."""
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _as_lines(records: Iterable[dict[str, Any]]) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from olmo.batch import EXAMPLE_STRIDE, PAD_ID, ExampleLayout, RowLayout
 from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention import attend
+from olmo.nn.block_mask import block_mask
 from olmo.nn.indices import check_total
 
 
@@ -92,14 +93,13 @@ def dense_mask(q: TokenAttributes, k: TokenAttributes, mode: BiDirectionalAttn |
     return allowed(q.map(lambda t: t[:, None, :, None]), k.map(lambda t: t[:, None, None, :]), mode)
 
 
-def flex_block_mask(tokens: TokenAttributes, mode: BiDirectionalAttn | None, *, compiled: bool = True) -> BlockMask:
-    """The rule as a block-sparse mask; with `compiled` no dense mask exists on the way either."""
+def flex_block_mask(tokens: TokenAttributes, mode: BiDirectionalAttn | None) -> BlockMask:
+    """The rule as a block-sparse mask; no dense mask exists on the way either."""
 
     def rule(b, h, q_index, k_index):
         return allowed(tokens.map(lambda t: t[b, q_index]), tokens.map(lambda t: t[b, k_index]), mode)
 
-    rows, length = tokens.index.shape
-    return create_block_mask(rule, rows, None, length, length, device=tokens.index.device, _compile=compiled)
+    return block_mask(rule, *tokens.index.shape, tokens.index.device)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from olmo.exceptions import OLMoConfigurationError
+from olmo.nn.block_mask import block_mask
 
 log = logging.getLogger(__name__)
 
@@ -190,14 +191,12 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> 
 
 
 def _block_mask(segments: Segments, device: torch.device):
-    from torch.nn.attention.flex_attention import create_block_mask
-
     owner = segments.owner()
 
     def same(b, h, q_index, k_index):
         return owner[q_index] == owner[k_index]
 
-    return create_block_mask(same, None, None, segments.total, segments.total, device=device, _compile=device.type == "cuda")
+    return block_mask(same, 1, segments.total, device)
 
 
 @functools.cache

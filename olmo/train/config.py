@@ -8,17 +8,20 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from olmo.config import BaseConfig, StrEnum, build_config
 from olmo.data.loader import DataLoaderConfig
-from olmo.exceptions import OLMoConfigurationError
+from olmo.exceptions import OLMoCliError, OLMoConfigurationError
 from olmo.models.model import build_model_config
 from olmo.nn.flops_training import Trained
 from olmo.train.optim import OptimizerConfig
 from olmo.train.scheduler import SchedulerConfig
+
+if TYPE_CHECKING:
+    from olmo.eval.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +105,41 @@ class SpeedMonitorConfig(BaseConfig):
     """Steps averaged over."""
     gpu_flops_available: float | None = None
     """Peak FLOP/s of one device, what MFU divides by; null = looked up by the device's name for bf16, no MFU where it is unknown."""
+
+
+@dataclass
+class EvaluationConfig(BaseConfig):
+    """Evaluation while training, with the tasks and metrics of `launch_scripts/eval_molmo2.py`; none without `tasks`.
+
+    Scores go to the log as `eval/<task>/<score>`, answers to `<save_folder>/inloop-predictions/step<N>-<task>-<split>`.
+    """
+
+    tasks: list[str] = field(default_factory=list)
+    """Groups, `task[:split]` and .jsonl files, such as [moving_shapes, mvbench]."""
+    interval: int = 1000
+    """Steps between two evaluations."""
+    max_examples: int = 64
+    """Questions of each task, always the same ones."""
+    device_batch_size: int = 4
+    """Questions at a time on a device."""
+    max_new_tokens: int | None = None
+    """Longest answer; null = the task's."""
+
+    def resolved(self) -> "list[Task]":
+        """The task records."""
+        from olmo.eval.tasks import resolve_tasks
+
+        try:
+            return resolve_tasks(self.tasks)
+        except OLMoCliError as err:
+            raise OLMoConfigurationError(f"evaluation.tasks: {str(err).removeprefix('--tasks: ')}") from None
+
+    def check(self) -> None:
+        """Refuse what cannot be run, as far as that shows without any data."""
+        self.resolved()
+        for key in ("interval", "max_examples", "device_batch_size", "max_new_tokens"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise OLMoConfigurationError(f"evaluation.{key}={value}: must be at least 1")
 
 
 @dataclass
@@ -192,6 +230,8 @@ class TrainConfig(BaseConfig):
     """Weights & Biases."""
     speed_monitor: SpeedMonitorConfig = field(default_factory=SpeedMonitorConfig)
     """Throughput numbers."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Evaluation while training; none by default."""
     console_log_interval: int = 1
     """Steps between two log lines; `metrics.jsonl` has every step, and the model's own metrics at these."""
     gen1_gc_interval: int | None = 1
@@ -301,6 +341,7 @@ class TrainConfig(BaseConfig):
             raise OLMoConfigurationError("the config has no block 'model'")
         self.model.build_model(device="meta")  # checks every block of the model config and takes no memory
         self.data.check()
+        self.evaluation.check()
         self.rows_per_rank(world_size)
         length, limit = self.data.sequence_length, self.model.llm.max_sequence_length
         if length is not None and length > limit:

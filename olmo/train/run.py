@@ -16,6 +16,7 @@ from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError, OLMoErr
 from olmo.train import build
 from olmo.train.callbacks.checkpointer import Checkpointer
 from olmo.train.callbacks.console import ConsoleLogger
+from olmo.train.callbacks.evaluation import Evaluator
 from olmo.train.callbacks.jsonl import JsonlLogger
 from olmo.train.callbacks.speed import SpeedMonitor
 from olmo.train.callbacks.wandb import WandbLogger
@@ -146,6 +147,7 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, cfg.max_steps), world)
     callbacks = [
         SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
+        *([Evaluator(cfg)] if cfg.evaluation.tasks else []),
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         *([WandbLogger(cfg.wandb)] if wandb_wanted(cfg.wandb) else []),

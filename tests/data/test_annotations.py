@@ -6,6 +6,7 @@ import pytest
 
 from olmo.data.annotations import (
     Entry,
+    having,
     one_file,
     read_csv,
     read_json,
@@ -95,6 +96,18 @@ def test_only_line_feeds_end_a_line(tmp_path):
     assert [(e["a"], e["b"]) for e in read_csv(tmp_path / "f.csv")] == [(said, "1"), ("x\ny", "2")]
     (tmp_path / "f.txt").write_text(f"{said}\n\nnext", encoding="utf-8")
     assert read_lines(tmp_path / "f.txt") == [said, "next"]
+
+
+def test_entries_that_lack_keys_say_what_there_is_instead(tmp_path):
+    """All of it at once, for files whose layout was never seen: `need` alone would tell one key after the other."""
+    entries = [Entry({"q": 1, "a": None}, "f, line 1"), Entry({"q": 1, "text": 2}, "f, line 2")]
+    assert next(having(entries, "q", "a")) == entries[0]
+    with pytest.raises(OLMoDataError, match="^f, line 2: should have the keys q, a, gt, but lacks a, gt; there is q, text$"):
+        list(having(entries[1:], "q", "a", "gt"))
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "f.parquet")
+    assert list(read_parquet(tmp_path / "f.parquet", ["n"])) == [{"n": 1}, {"n": 2}]
+    with pytest.raises(OLMoDataError, match="f.parquet should have the columns n, q, but lacks q; there is id, n, options$"):
+        list(read_parquet(tmp_path / "f.parquet", ["n", "q"]))
 
 
 def test_duplicate_ids():

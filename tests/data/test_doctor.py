@@ -75,6 +75,15 @@ def test_a_set_that_is_well(made_up, capsys):
     assert "all is well" in out and "good:train" in out and " 2/2 " in out
 
 
+def test_an_inferred_layout_is_noted_beside_the_problems(made_up, capsys):
+    folder = made_up("unseen", ["a.mp4"], inferred="its keys")
+    note = "note: layout inferred from the paper (its keys): check the first download with data_doctor"
+    assert main(["unseen"]) == 1 and note in capsys.readouterr().out
+    write_clip(folder / "a.mp4")
+    assert main(["unseen"]) == 0 and "inferred" not in capsys.readouterr().out
+    assert only("unseen")["caution"] == note.removeprefix("note: ")
+
+
 def test_broken_videos_are_counted_by_cause(made_up, tmp_path):
     folder = made_up("bad", ["good.mp4", "empty.mp4", "text.mp4", "cut_front.mp4", "audio.mp4", "nowhere.mp4", "also_nowhere.mp4"])
     broken_zoo(folder)

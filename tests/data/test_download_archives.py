@@ -219,6 +219,11 @@ def test_names_of_archives(tmp_path):
         "v.zip.partab": "v.zip",
         "v.tar.ab": "v.tar",
         "v.zip.part1": "v.zip",
+        "v_part_aa": "v",
+        "v_part_003.tar.gz": "v.tar.gz",
+        "v_part_aa.tar.gz": "v.tar.gz",
+        "v_part_1.zip": "v_part_1.zip",
+        "v_part_1": None,
         "v.tar.txt": None,
         "v.zip.md5": None,
         "a.json": None,
@@ -227,3 +232,15 @@ def test_names_of_archives(tmp_path):
     assert {name: whole_name(name) for name in names} == names
     files = [tmp_path / name for name in ("v.tar.ab", "b.zip", "v.tar.aa")]
     assert as_archives(files) == [Archive("b.zip", (files[1],)), Archive("v.tar", (files[2], files[0]))]
+
+
+@pytest.mark.parametrize("name", ["v_part_a{}", "v_part_00{}.tar.gz"])
+def test_pieces_that_are_named_like_whole_archives(place, name):
+    """Some publishers cut an archive and name its pieces so. Seen to fail when each is opened for itself: the second is no archive."""
+    whole = tar(place / "v.tar.gz", ("a.bin", os.urandom(5000)), ("b.bin", b"b"), mode="w:gz")
+    data = whole.read_bytes()
+    whole.unlink()
+    pieces = [place / name.format("abc"[i] if name.endswith("{}") else i) for i in range(3)]
+    for number, piece in enumerate(pieces):
+        piece.write_bytes(data[number * 2000 : (number + 1) * 2000])
+    assert run(*pieces) == 2 and (place / "b.bin").read_bytes() == b"b"

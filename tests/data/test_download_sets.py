@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -219,11 +220,33 @@ def test_sources_of_the_catalogue_do_not_collide():
                 assert places.setdefault(place, source.url) == source.url, (row.name, place)
 
 
+def test_what_is_said_about_use_and_numbers_is_said_by_a_document():
+    """A licence that is stated names the document in brackets; numbers are of splits that there are."""
+    unstated = {f.name: f.default for f in fields(DatasetRow)}["licence"]
+    for row in (row for row in ROWS.values() if isinstance(row, DatasetRow)):
+        assert row.licence == unstated or re.search(r"\((README|license|dataset card|conditions|abstract|ego4d-data).+\)$", row.licence), (
+            row.name
+        )
+        assert row.counts.keys() <= set(row.splits), row.name
+
+
+def test_an_inferred_layout_is_noted_where_something_is_missing(made_up, folder, capsys, monkeypatch):
+    monkeypatch.setitem(ROWS, "made_up", replace(made_up, inferred="its keys"))
+    assert main(["made_up", "--check"]) == 1
+    note = "note: layout inferred from the paper (its keys): check the first download with data_doctor"
+    assert note in capsys.readouterr().out
+    assert main(["made_up"]) == 0 and note not in capsys.readouterr().out
+
+
 def test_the_command(capsys):
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(ROWS)
-    assert any(line.split()[0] == "tgif" and line.endswith("huggingface.co/datasets/allenai/Molmo2-TGIF") for line in lines)
+    assert [line.split()[0] for line in lines if line[0] != " "] == list(ROWS)
+    tgif, cautious = (next(i for i, line in enumerate(lines) if line.startswith(f"{name} ")) for name in ("tgif", "funqa"))
+    assert lines[tgif].endswith("huggingface.co/datasets/allenai/Molmo2-TGIF") and not lines[tgif + 2].startswith(" ")
+    assert lines[tgif + 1].strip() == "licence: not stated here, see the home page of the set"
+    assert lines[cautious + 1].strip() == "licence: CC BY-NC-SA 4.0 (README of github.com/Jingkang50/FunQA)"
+    assert lines[cautious + 2].strip().startswith("layout inferred from the paper (keys of Funqa_mcqa_v1.json, ")
     for words, sentence in (([], "name what to fetch"), (["--list", "--check"], "not both")):
         with pytest.raises(OLMoCliError, match=sentence):
             main(words)

@@ -79,7 +79,7 @@ def test_a_broken_annotation_leaves_no_index(folder):
 
 
 def test_missing_files_say_what_to_download(folder):
-    with pytest.raises(OLMoDataError, match=r"mine: val.jsonl is not in .*Mine; download from a page \(by hand\)"):
+    with pytest.raises(OLMoDataError, match=r"mine: val.jsonl is not in .*Mine \(there is train.jsonl\); download from a page \(by hand\)"):
         open_indexed(ROW, "val")
     with pytest.raises(OLMoDataError, match="mine: not found in .*Nobody; download from"):
         open_indexed(replace(ROW, folder="Nobody"), "train")

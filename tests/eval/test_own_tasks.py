@@ -9,7 +9,8 @@ from PIL import Image
 from olmo.data.catalogue import get_dataset
 from olmo.eval.metrics import METRICS, chosen_option
 from olmo.eval.questions import list_questions, share_of
-from olmo.eval.results import read_records
+from olmo.eval.results import newest_results, read_records
+from olmo.eval.statistics import score
 from olmo.eval.tasks import resolve_tasks
 from olmo.exceptions import OLMoCliError
 from tests.data.clips import write_clip
@@ -55,7 +56,7 @@ def file(tmp_path, monkeypatch):
             ("Blue car", 1),
             ("blue", 0),
         ),
-        *(("D", None), ("", None), ("B or C", None), ("a blue", None), ("Because.", None), (".", None)),
+        *(("D", None), ("", None), ("B or C", None), ("a blue", 0), ("Because.", None), (".", None)),
     ],
 )
 def test_the_option_that_an_answer_means(prediction, number):
@@ -68,7 +69,7 @@ def test_options_and_open_answers_in_one_metric():
     word = {"question_type": "word", "answer": "Blue whale", "chance": None}
     records = [{**choice, "prediction": p, "example_id": p} for p in ("B. blue", "A. red", "b", "A. blue")]
     records += [{**word, "prediction": p, "example_id": p} for p in ("blue  whale.", "whale")]
-    scores = METRICS["option_or_answer"](records)
+    scores = score(METRICS["option_or_answer"], records)
     assert (scores["choice"].correct, scores["choice"].n, scores["choice"].chance) == (2, 4, 0.5)
     assert (scores["word"].correct, scores["word"].n, scores["word"].chance) == (1, 2, None)
 
@@ -84,7 +85,7 @@ def test_a_path_is_a_task():
 def test_what_is_asked(file):
     """Every line is asked, a list of conversations one by one, of several turns the last with those before it."""
     questions = list_questions(get_dataset(str(file)))
-    asked = [{k: v for k, v in q.record.items() if k not in ("order", "video")} for q in questions]
+    asked = [{k: v for k, v in q.record.items() if k not in ("order", "video", "metadata")} for q in questions]
     every = {"question_type": "all", "chance": None}
     assert asked == [
         every | {"example_id": "my.val.jsonl:line 1", "question_type": "place", "question": "Where?", "answer": "here"},
@@ -115,13 +116,13 @@ def test_the_command(launcher, file, tmp_path, capsys):  # noqa: F811
     words = (checkpoint, f"--tasks={file}", "--num_workers=0", "--max_new_tokens=3", "--device_batch_size=3")
     assert launcher(*words) == 0
     assert "my.val.jsonl (all), 6 questions" in capsys.readouterr().out
-    results = tmp_path / "run" / "predictions-ck3-my.val-all"
+    results = newest_results(tmp_path / "run", "predictions-ck3-my.val-all-*")
     records = read_records(results / "predictions.jsonl")
     assert len(records) == 6 and [r["visual_before"] > 0 for r in records] == [True] * 5 + [False]
     assert np.isfinite(json.loads((results / "metrics.json").read_text())["metrics"]["average"])
     file.write_text(file.read_text().replace("Where?", "Where now?"))
-    assert launcher(*words) == 1
-    assert "data.sha256 was" in capsys.readouterr().err
+    assert launcher(*words) == 0 and "6 questions" in capsys.readouterr().out
+    assert newest_results(tmp_path / "run", "predictions-ck3-my.val-all-*") != results
     file.write_text('{"question": "Where?"}\n')
     for more in ((), ("--dry_run",)):
         assert launcher(*words, *more) == 1

@@ -17,22 +17,11 @@ from olmo.inference import load
 from olmo.inference.api import ExampleReader
 from olmo.models.molmo2.preprocessor import build_preprocessor
 from tests.inference.siglip import write_encoder
-from tests.inference.tiny import videos, write_checkpoint
 
 LIMITS = dict(mm_preprocessor__video__slow_fast__limits="[2,4,6,8]")
 PERIODIC = dict(mm_preprocessor__video__slow_fast__mode="periodic", **LIMITS)
 SPARSE = dict(mm_preprocessor__video__frame_sample_mode="uniform_last_frame", mm_preprocessor__video__max_fps="[1.0]")
 """Clips of four seconds at one frame a second: five frames, of which two are slow."""
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return videos(tmp_path_factory.mktemp("videos"), 4)
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,7 @@ def test_block_sparse_mask_is_the_dense_one(mode, monkeypatch):
     tokens = token_attributes(ids, subs, IMAGE_TOKENS, STARTS)
     q = torch.randn(2, 4, 520, 16)
     k, v = torch.randn(2, 2, 2, 520, 16)
-    block = flex_block_mask(tokens, mode, compiled=False)
+    block = flex_block_mask(tokens, mode)
     dense = dense_mask(tokens, tokens, mode)
     tiles = torch.nn.functional.pad(dense, (0, 120, 0, 120)).unflatten(3, (5, 128)).unflatten(2, (5, 128)).any(-1).any(3)
     assert torch.equal(block.to_dense().bool(), tiles) and not tiles.all()  # empty tiles are skipped
@@ -175,4 +175,4 @@ def test_no_dropout_under_a_block_mask():
     tokens = token_attributes(torch.full((1, 4), WORD), None)
     q = torch.randn(1, 1, 4, 16)
     with pytest.raises(OLMoConfigurationError, match="attention_dropout"):
-        masked_attention(q, q, q, flex_block_mask(tokens, None, compiled=False), dropout=0.1)
+        masked_attention(q, q, q, flex_block_mask(tokens, None), dropout=0.1)

@@ -24,6 +24,8 @@ from olmo.data.download.http import CHUNK, disk_error
 from olmo.exceptions import OLMoDataError, first_line
 
 _SPLIT = re.compile(r"(?P<whole>.+?\.(?:tar|tar\.gz|tgz|zip))\.(?:part[._-]?(?:[a-z]{2,3}|\d{1,4})|[a-z]{2}|\d{2,4})")
+_CUT = re.compile(r"(?P<stem>.+)_part_(?:[a-z]{2}|\d{1,4}(?=\.tar\.gz))(?P<end>\.tar\.gz)?")
+"""Pieces that were named before or without their ending: `long_video_part_aa`, `videos_part_001.tar.gz`."""
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
@@ -41,6 +43,8 @@ class Archive:
 
 def whole_name(name: str) -> str | None:
     """The name of the archive that a file is, or is a piece of; None for other files."""
+    if match := _CUT.fullmatch(name):
+        return match["stem"] + (match["end"] or "")
     if name.lower().endswith(_SUFFIXES):
         return name
     match = _SPLIT.fullmatch(name)

@@ -56,6 +56,8 @@ class SetState:
     splits: list[SplitState] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
     """What to do, one sentence each."""
+    caution: str = ""
+    """What to know about the layout of its files, if that is not documented."""
 
     @property
     def complete(self) -> bool:
@@ -71,7 +73,7 @@ def state_of(row: Row, splits: Sequence[str] | None = None) -> SetState:
     if len(good) == len(states):
         return SetState(row.name, "ready", states)
     opened = [s for s in states if s.problem is None and s.missing != s.videos]
-    return SetState(row.name, "partial" if opened else "missing", states, advice(row))
+    return SetState(row.name, "partial" if opened else "missing", states, advice(row), row.caution)
 
 
 def advice(row: DatasetRow) -> list[str]:

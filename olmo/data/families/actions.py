@@ -9,7 +9,7 @@ import numpy as np
 from olmo.data.annotations import Entry, read_csv, read_lines, unique
 from olmo.data.dataset import Example
 from olmo.data.families.questions import in_context, one_of
-from olmo.data.families.video_files import Listing, with_video
+from olmo.data.families.video_files import Listing, with_videos
 from olmo.data.records import DatasetRow, Record, open_ended
 from olmo.data.sources import ByHand, Url
 from olmo.exceptions import OLMoDataError
@@ -70,16 +70,16 @@ def _kinetics_files(split: str) -> list[str]:
 def _kinetics_records(folder: Path, split: str) -> Iterator[Record]:
     """Videos that nobody can download any more are left out."""
     labels = read_lines(folder / KINETICS_LABELS)
-    yield from with_video(Listing(folder), _kinetics_listed(folder, split, labels))
+    yield from with_videos(_kinetics_listed(folder, split, labels), Listing(folder).path, folder)
 
 
-def _kinetics_listed(folder: Path, split: str, labels: list[str]) -> Iterator[Record]:
+def _kinetics_listed(folder: Path, split: str, labels: list[str]) -> Iterator[tuple[str, Record]]:
     for edition, videos in KINETICS_FOLDERS.items():
         for entry in read_csv(folder / _kinetics_list(edition, split), delimiter=" ", columns=["file", "label"]):
             number = entry.need("label", int)
             if not 0 <= number < len(labels):
                 raise OLMoDataError(f"{entry.where}: the label is number {number}, but {KINETICS_LABELS} has {len(labels)}, from 0")
-            yield {"video": f"{videos.format(split=split)}/{entry.need('file', str)}", "label": labels[number]}
+            yield f"{videos.format(split=split)}/{entry.need('file', str)}", {"label": labels[number]}
 
 
 # -- EPIC-KITCHENS-100: narrated segments of long videos
@@ -123,7 +123,7 @@ ROWS = (
         example=partial(_named, style="moments_in_time_label", questions=ACTION_QUESTIONS),
         files=_moments_files,
         splits=tuple(MOMENTS_FOLDERS),
-        licence="for research, after an agreement with the authors",
+        inferred="columns of its tables after the first",
     ),
     DatasetRow(
         name="kinetics_qa",
@@ -141,7 +141,6 @@ ROWS = (
         example=partial(_named, style="kinetics_label", questions=PERSON_QUESTIONS),
         files=_kinetics_files,
         splits=("train", "val"),
-        licence="annotations CC BY 4.0, videos as on YouTube",
     ),
     DatasetRow(
         name="epic_kitchens_qa",
@@ -159,7 +158,6 @@ ROWS = (
         example=partial(_named, style="epic_kitchens_label", questions=ACTION_QUESTIONS),
         files=_epic_files,
         splits=("train", "validation"),
-        licence="CC BY-NC 4.0",
-        counts={"train": 67217, "validation": 9668},  # table of splits in the paper on EPIC-KITCHENS-100
+        licence="CC BY-NC 4.0 (license.txt of github.com/epic-kitchens/epic-kitchens-100-annotations)",
     ),
 )

@@ -207,7 +207,8 @@ _TEMPORAL_BENCH = {
     "sources": (Hub("microsoft/TemporalBench", unpack=("short_video.zip", "long_video_part_*"), gated=True),),
     "files": _temporal_bench_files,
     "splits": ("test",),
-    "licence": "MIT; research only by its conditions",
+    "licence": "MIT (README of github.com/mu-cai/TemporalBench); academic research only (conditions of microsoft/TemporalBench)",
+    "counts": {"test": 5485 + 9867},  # splits test_long_qa and test_short_qa on the dataset card of microsoft/TemporalBench
 }
 
 ROWS = (
@@ -223,8 +224,7 @@ ROWS = (
         records=_mvbench_records,
         files=_mvbench_files,
         splits=("validation",),
-        licence="MIT; videos under the terms of their data sets",
-        counts={"validation": 4000},  # 20 tasks with 200 questions each, in its paper
+        licence="MIT (dataset card of OpenGVLab/MVBench)",
     ),
     benchmark_row(
         name="tomato",
@@ -235,8 +235,8 @@ ROWS = (
         records=_tomato_records,
         files=_tomato_files,
         splits=("test",),
-        licence="CC BY-SA 4.0",
-        counts={"test": 1484},  # the splits of its card: 292 + 403 + 286 + 223 + 210 + 70
+        licence="CC BY-SA 4.0 (dataset card of yale-nlp/TOMATO)",
+        counts={"test": 1484},  # abstract of its paper
     ),
     benchmark_row(
         name="motionbench",
@@ -250,8 +250,7 @@ ROWS = (
         records=_motionbench_records,
         files=_motionbench_files,
         splits=("validation", "test"),
-        licence="CC BY-NC-SA 4.0",
-        counts={"test": 8052},  # questions in its paper, answered or not
+        counts={"test": 8052},  # section 3.2 of its paper: questions, answered or not
     ),
     benchmark_row(
         name="ego_schema",
@@ -262,8 +261,8 @@ ROWS = (
         records=_ego_schema_records,
         files=_ego_schema_files,
         splits=("validation", "test"),
-        licence="Ego4D licence for the videos",
-        counts={"validation": 500, "test": 5031},  # in its paper and on egoschema.github.io
+        licence="the Ego4D licence (abstract of its paper)",
+        counts={"validation": 500},  # subset Subset on the dataset card of lmms-lab/egoschema
     ),
     benchmark_row(
         name="temporal_bench",

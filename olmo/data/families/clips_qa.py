@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from olmo.data.annotations import Entry, one_file, read_csv, read_json_list, read_jsonl, read_lists, unique
+from olmo.data.annotations import Entry, having, one_file, read_csv, read_json_list, read_jsonl, read_lists, unique
 from olmo.data.dataset import Example
 from olmo.data.families.questions import asked, choice, choices, grouped, numbered_options
-from olmo.data.families.video_files import Listing, with_video
+from olmo.data.families.video_files import Listing, with_videos
 from olmo.data.records import MC, OE, DatasetRow, Record, insert_option, multiple_choice, open_ended
 from olmo.data.sources import ByHand, Hub, Url
 from olmo.exceptions import OLMoDataError
@@ -69,8 +69,8 @@ def _how2qa_records(folder: Path, split: str) -> Iterator[Record]:
     clips = listing.by_stem(HOW2QA_CLIPS)
     entries = read_csv(folder / _how2qa_files(split)[0], columns=HOW2QA_COLUMNS)
     by_clip = grouped((_how2qa_clip(entry), _how2qa_question(entry)) for entry in entries)
-    records = ({"video": f"{HOW2QA_CLIPS}/{clips.get(name, name)}", "questions": q} for name, q in by_clip.items())
-    yield from with_video(listing, records)
+    records = ((f"{HOW2QA_CLIPS}/{clips.get(name, name)}", {"questions": q}) for name, q in by_clip.items())
+    yield from with_videos(records, listing.path, folder)
 
 
 def _how2qa_clip(entry: Entry) -> str:
@@ -155,10 +155,10 @@ def _funqa_records(folder: Path, split: str) -> Iterator[Record]:
     """All questions on a video are one example; those with options are of the split that has the video."""
     by_video = grouped(
         (_funqa_video(entry, split), _funqa_open(entry))
-        for entry in read_json_list(folder / _funqa_files(split)[0])
+        for entry in having(read_json_list(folder / _funqa_files(split)[0]), "visual_input", "task", "instruction", "output")
         if entry.need("task", str) not in FUNQA_OTHER_TASKS
     )
-    for entry in read_json_list(folder / FUNQA_CHOICES):
+    for entry in having(read_json_list(folder / FUNQA_CHOICES), "visual_input", "instruction", "gt"):
         if (video := _funqa_video(entry, split)) in by_video:
             by_video[video].append(_funqa_choice(entry))
     for video, questions in by_video.items():
@@ -244,7 +244,7 @@ ROWS = (
         example=choices(),
         files=_trafficqa_files,
         splits=("train", "test"),
-        licence="for research, after an agreement with the authors",
+        licence="videos after an agreement with the authors (README of github.com/sutdcv/SUTD-TrafficQA)",
     ),
     DatasetRow(
         name="social_iq2",
@@ -256,6 +256,7 @@ ROWS = (
         example=choices(),
         files=_social_iq_files,
         splits=("train", "val", "test"),
+        inferred="names of its files on the hub",
     ),
     DatasetRow(
         name="funqa",
@@ -267,6 +268,7 @@ ROWS = (
         example=_funqa_example,
         files=_funqa_files,
         splits=("train", "val", "test"),
-        licence="CC BY-NC-SA 4.0",
+        licence="CC BY-NC-SA 4.0 (README of github.com/Jingkang50/FunQA)",
+        inferred=f"keys of {FUNQA_CHOICES}, folders in the archives",
     ),
 )

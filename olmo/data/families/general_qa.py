@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from olmo.data.annotations import Entry, one_file, read_csv, read_json, read_json_list, read_jsonl, read_parquet
+from olmo.data.annotations import Entry, having, one_file, read_csv, read_json, read_json_list, read_jsonl, read_parquet
 from olmo.data.dataset import Example
 from olmo.data.families.asking import LETTER_DIRECTLY, letter, lettered, worded
 from olmo.data.families.questions import asked, choice, grouped, in_context, numbered_options, one_of
@@ -25,6 +25,8 @@ PAXION_QUESTIONS = (
 PAXION_UNSURE = "Not sure"
 PAXION_SSV2 = "ActionBench/ssv2/shuffled_object_and_action_antonyms"
 PAXION_EGO4D = "ActionBench/ego4d/egoclip_subset_action_antonyms_train_val_test_split"
+PAXION_SSV2_KEYS = ("rel_vid_path", "label", "label_action_antonym_clip_text")
+PAXION_EGO4D_KEYS = ("video_uid", "clip_start", "clip_end", "clip_text", "action_antonym_clip_text")
 EGO4D_VIDEOS = "../ego4d/v2/full_scale"
 """Where Ego4D's own tool puts them, beside the folder of Paxion."""
 SSV2_SPLITS = {"train": "train", "val": "validation"}
@@ -39,12 +41,12 @@ def _paxion_files(split: str) -> list[str]:
 def _paxion_records(folder: Path, split: str) -> Iterator[Record]:
     *ssv2, ego4d = _paxion_files(split)
     for file in ssv2:
-        for entry in read_json_list(folder / file):
+        for entry in having(read_json_list(folder / file), *PAXION_SSV2_KEYS):
             yield {
                 "video": entry.need("rel_vid_path", str),
                 "options": [entry.need("label", str), entry.need("label_action_antonym_clip_text", str), PAXION_UNSURE],
             }
-    for entry in read_jsonl(folder / ego4d):
+    for entry in having(read_jsonl(folder / ego4d), *PAXION_EGO4D_KEYS):
         start, end = entry.need("clip_start", float), entry.need("clip_end", float)
         if not 0 <= start < end:
             raise OLMoDataError(f"{entry.where}: 'clip_start' and 'clip_end' should be seconds in this order, but are {start} and {end}")
@@ -116,7 +118,6 @@ def _llava_row(name: str, title: str, style: str) -> DatasetRow:
         records=_llava_records(style),
         example=partial(_llava_example, style=style),
         files=lambda split: _llava_files(style),
-        licence="for research and education",
     )
 
 
@@ -250,6 +251,7 @@ ROWS = (
         example=_paxion_example,
         files=_paxion_files,
         splits=("train", "val", "test"),
+        inferred="names of its files on the hub, places of the Something-Something videos",
     ),
     _llava_row("llava_video_mc_academic", "LLaVA-Video-178K, multiple choice", MC),
     _llava_row("llava_video_oe_academic", "LLaVA-Video-178K, open", OE),
@@ -260,7 +262,7 @@ ROWS = (
         sources=(
             Url("https://storage.googleapis.com/dm-perception-test/zip_data/train_annotations.zip", unpack=True),
             Url("https://storage.googleapis.com/dm-perception-test/zip_data/train_videos.zip", into="train_videos", unpack=True),
-            Hub("lmms-lab/PerceptionTest_Val", unpack=("*.zip",)),
+            Hub("lmms-lab/PerceptionTest_Val", patterns=("mc_question_val/*", "videos_chunked_*.zip"), unpack=("videos_chunked_*.zip",)),
             Hub("lmms-lab/PerceptionTest", into="Test", unpack=("*.zip",)),
         ),
         style=f"{MC} (train), {EVAL_MC} (eval)",
@@ -268,8 +270,8 @@ ROWS = (
         example=_trained_or_evaluated,
         files=_perception_files,
         splits=("train", "validation", "test"),
-        licence="CC BY 4.0",
-        counts={"validation": 19140},  # the card of lmms-lab/PerceptionTest_Val
+        licence="CC BY 4.0 (README of github.com/google-deepmind/perception_test)",
+        counts={"validation": 19140},  # dataset card of lmms-lab/PerceptionTest_Val
     ),
     DatasetRow(
         name="nextqa_mc",

@@ -9,7 +9,7 @@ import numpy as np
 from olmo.data.annotations import Entry, read_json, read_jsonl, unique
 from olmo.data.dataset import Example
 from olmo.data.families.common import LeftOut, fixed_example, unanswered
-from olmo.data.families.video_files import with_videos
+from olmo.data.families.video_files import videos_below, with_videos
 from olmo.data.records import OE, DatasetRow, Record, open_ended
 from olmo.data.sources import ByHand, Url
 from olmo.exceptions import OLMoDataError
@@ -108,7 +108,7 @@ QV_BEST_SCORE = 4
 
 
 def _qv_records(folder: Path, split: str) -> Iterator[Record]:
-    return with_videos(_qv_queries(folder, split), folder, "")
+    return with_videos(_qv_queries(folder, split), videos_below(folder, ""), folder)
 
 
 def _qv_queries(folder: Path, split: str) -> Iterator[tuple[str, Record]]:
@@ -167,7 +167,7 @@ ROWS = (
         example=fixed_example,
         files=lambda split: [f"{EGO4D}/annotations/{file}" for file in EGO4D_FILES[split]],
         splits=("train", "val", "test"),
-        licence="Ego4D licence agreement, to be signed at ego4d-data.org",
+        licence="after signing a licence agreement (ego4d-data.org/docs/start-here)",
     ),
     DatasetRow(
         name="qv_highlights",

@@ -43,14 +43,16 @@ def _mlvu_entries(folder: Path, split: str, tasks: tuple[str, ...]) -> list[tupl
 
 
 def _mlvu_record(entry: Entry, place: str, question_id: str) -> Record:
-    video = entry.need("video", str)
+    """Its tasks are the types of its questions: its score is the mean over them."""
+    video, task = entry.need("video", str), entry.need("question_type", str)
     return {
         "video": f"{place}/{video}",
         "metadata": {
             "example_id": question_id,
             "question_id": question_id,
             "video_id": video,
-            "task_type": entry.need("question_type", str),
+            "task_type": task,
+            "question_type": task,
             "duration": entry.need("duration", float),
         },
     }
@@ -130,6 +132,7 @@ def _video_eval_pro_records(folder: Path, split: str) -> Iterator[Record]:
 # -- rows
 
 _MLVU_HUB = Hub("MLVU/MVLU", gated=True)
+_MLVU_LICENCE = "CC BY-NC-SA 4.0, research only (README of github.com/JUNJIE99/MLVU)"
 
 ROWS = (
     benchmark_row(
@@ -141,7 +144,7 @@ ROWS = (
         records=_mlvu_choice_records,
         files=partial(_mlvu_files, tasks=MLVU_CHOICES),
         splits=("validation", "test"),
-        licence="CC BY-NC-SA 4.0",
+        licence=_MLVU_LICENCE,
     ),
     benchmark_row(
         name="mlvu_gen",
@@ -152,7 +155,7 @@ ROWS = (
         records=_mlvu_text_records,
         files=partial(_mlvu_files, tasks=MLVU_TEXTS),
         splits=("validation",),
-        licence="CC BY-NC-SA 4.0",
+        licence=_MLVU_LICENCE,
     ),
     benchmark_row(
         name="lvbench",
@@ -166,8 +169,7 @@ ROWS = (
         records=_lvbench_records,
         files=_lvbench_files,
         splits=("test",),
-        licence="CC BY-NC-SA 4.0",
-        counts={"test": 1549},  # in its paper
+        licence="CC BY-NC-SA 4.0, academic research only (README of github.com/THUDM/LVBench)",
     ),
     benchmark_row(
         name="video_eval_pro_mc",
@@ -178,6 +180,5 @@ ROWS = (
         records=_video_eval_pro_records,
         files=_video_eval_pro_files,
         splits=("test",),
-        counts={"test": 1289},  # on its card
     ),
 )

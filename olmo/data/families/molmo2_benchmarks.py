@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from olmo.data.annotations import Entry
+from olmo.data.annotations import Entry, having
 from olmo.data.dataset import Example
 from olmo.data.families.asking import benchmark_example, benchmark_row, parquet_rows
 from olmo.data.records import DatasetRow, Record
@@ -17,8 +17,8 @@ def _files(split: str) -> list[str]:
     return [f"data/{split}-*.parquet"]
 
 
-def _rows(folder: Path, split: str) -> Iterator[Entry]:
-    return parquet_rows(folder, _files(split)[0])
+def _rows(folder: Path, split: str, columns: str) -> Iterator[Entry]:
+    return having(parquet_rows(folder, _files(split)[0]), *columns.split())
 
 
 def _placed(entry: Entry, key: str, places: dict[str, str]) -> str:
@@ -41,13 +41,14 @@ def _clip(entry: Entry) -> list[float] | None:
 # -- captions
 
 CAPTION_STYLE = "video_long_caption"
+CAPTION_COLUMNS = "video_id source duration atomic_statements categories aggregated_annotations"
 CAPTION_PLACES = {"vimeo": "vimeo/{id}.mp4", "bdd100k": "bdd100k/{id}.mov", "ego4d": "ego4d/{id}_{start:.3f}_{end:.3f}_custom_clip.mp4"}
 
 
 def _caption_records(folder: Path, split: str) -> Iterator[Record]:
     """Files of Ego4D hold the clip and nothing else. Where it lay in the long video is told under other names, because the reader
     of videos would cut the file at `clip_start_time` once more."""
-    for number, entry in enumerate(_rows(folder, split)):
+    for number, entry in enumerate(_rows(folder, split, CAPTION_COLUMNS)):
         video_id, clip = entry.need("video_id", str), _clip(entry)
         place, source = _placed(entry, "source", CAPTION_PLACES), entry["source"]
         if source == "ego4d" and clip is None:
@@ -76,17 +77,28 @@ def _caption_records(folder: Path, split: str) -> Iterator[Record]:
 
 # -- counting and pointing
 
+COUNT_COLUMNS = "video_source video_id question label count category"
+POINT_COLUMNS = "video_source video_id label count video_duration width height two_fps_timestamps points masks"
 POINT_PLACES = {"youtube": "youtube/{id}.mp4", "generated": "generated_videos/{id}.mp4", "MammalNet": "MammalNet/{id}.mp4"}
 ANNOTATED_FPS = 2
-"""Frames of the masks are numbered at this rate."""
+"""Frames of the masks are numbered at this rate: there is one every half second."""
 
 
 def _asked_video(entry: Entry) -> str:
     return _placed(entry, "video_source", POINT_PLACES).format(id=entry.need("video_id", str))
 
 
+COUNT_RANGES = ((0, 5), (5, 10), (10, 15), (15, 20), (20, 25))
+"""True counts, [from, to), that are one type of question."""
+
+
+def count_range(count: int) -> str:
+    """`0_5`, `5_10`, ... or `25_up`."""
+    return next((f"{low}_{high}" for low, high in COUNT_RANGES if low <= count < high), f"{COUNT_RANGES[-1][1]}_up")
+
+
 def _count_records(folder: Path, split: str) -> Iterator[Record]:
-    for number, entry in enumerate(_rows(folder, split)):
+    for number, entry in enumerate(_rows(folder, split, COUNT_COLUMNS)):
         count = entry.need("count", int)
         if count < 0:
             raise OLMoDataError(f"{entry.where}: 'count' should be 0 or more, but is {count}")
@@ -100,30 +112,45 @@ def _count_records(folder: Path, split: str) -> Iterator[Record]:
                 "example_id": f"{entry['video_id']}_{number}",
                 "video_id": entry["video_id"],
                 "count": count,
+                "question_type": count_range(count),
                 "subset": entry.need("category", str),
             },
         }
 
 
 def _point_records(folder: Path, split: str) -> Iterator[Record]:
-    for number, entry in enumerate(_rows(folder, split)):
+    for number, entry in enumerate(_rows(folder, split, POINT_COLUMNS)):
         label, count = entry.need("label", str), entry.need("count", int)
-        width, height = entry.need("width", int), entry.need("height", int)
+        width, height, duration = (
+            _above_zero(entry, "width", int),
+            _above_zero(entry, "height", int),
+            _above_zero(entry, "video_duration", float),
+        )
+        triplets, masks = list(_triplets(entry, width, height)), [_mask_frames(frames) for frames in _mask_lists(entry)]
+        if len(masks) < len(triplets):
+            raise OLMoDataError(f"{entry.where}: 'masks' should have a list for each of the {len(triplets)} points, but has {len(masks)}")
         yield {
             "video": _asked_video(entry),
             "question": f'How many "{label}" are there in the video?',
             "label": label,
             "answer": str(count),
-            "masks": [_mask_frames(frames) for frames in _mask_lists(entry)],
+            "masks": masks,
             "metadata": {
                 "example_id": f"{entry['video_id']}_{number}",
                 "video_id": entry["video_id"],
-                "video_duration": entry.need("video_duration", float),
+                "video_duration": duration,
                 "video_width": width,
                 "video_height": height,
-                "gt_abs_triplets": list(_triplets(entry, width, height)),
+                "gt_abs_triplets": triplets,
             },
         }
+
+
+def _above_zero(entry: Entry, key: str, kind: type) -> float:
+    value = entry.need(key, kind)
+    if value <= 0:
+        raise OLMoDataError(f"{entry.where}: '{key}' should be above 0, but is {value}")
+    return value
 
 
 def _triplets(entry: Entry, width: int, height: int) -> Iterator[list[float]]:
@@ -154,11 +181,12 @@ def _mask_frames(frames: list[Entry]) -> list[list]:
 def _point_example(record: Record, rng: np.random.Generator) -> Example:
     example = benchmark_example(record, rng, style="video_point_count")
     masks = [{time: mask for time, mask in frames} for frames in record["masks"]]
-    return {**example, "metadata": {**example["metadata"], "gt_abs_masks": masks}}
+    return {**example, "metadata": {**example["metadata"], "gt_abs_masks": masks, "masks_fps": ANNOTATED_FPS}}
 
 
 _VIDEOS_BY_HAND = ByHand(
-    "videos named by video_source: YouTube by id, generated ones, MammalNet; see the card of allenai/Molmo2-VideoPoint"
+    "videos named by video_source: YouTube by id (youtube_id_to_urls_mapping.json of allenai/Molmo2-VideoPoint has their addresses), "
+    "generated ones (generated_videos/ there), MammalNet (github.com/Vision-CAIR/MammalNet)"
 )
 
 ROWS = (
@@ -175,6 +203,7 @@ ROWS = (
         records=_caption_records,
         files=_files,
         splits=("test",),
+        inferred="columns of its table, folder in its archive",
     ),
     benchmark_row(
         name="molmo2_video_count_eval",
@@ -185,7 +214,8 @@ ROWS = (
         records=_count_records,
         files=_files,
         splits=("val",),
-        counts={"val": 533},  # in the paper on Molmo2
+        counts={"val": 533},  # Molmo2 paper, section 4.2
+        inferred="columns of its table",
     ),
     DatasetRow(
         name="molmo2_video_point_eval",
@@ -197,5 +227,6 @@ ROWS = (
         example=_point_example,
         files=_files,
         splits=("val",),
+        inferred="columns of its table",
     ),
 )

@@ -9,7 +9,7 @@ from olmo.data.annotations import Entry, read_parquet
 from olmo.data.dataset import Example
 from olmo.data.families.common import LeftOut, fixed_example, inserted_choice
 from olmo.data.families.questions import grouped
-from olmo.data.families.video_files import with_videos
+from olmo.data.families.video_files import videos_below, with_videos
 from olmo.data.records import MC, DatasetRow, Record
 from olmo.data.sources import ByHand, Hub
 from olmo.exceptions import OLMoDataError
@@ -20,8 +20,11 @@ FOLDER = "youtube-cc"
 VIDEOS = ByHand("the YouTube videos that the dataset card lists, each in a folder {part}/{video}/")
 
 
+INFERRED = "names of its tables on the hub"
+
+
 def _with_videos(records: Iterable[tuple[str, Record]], folder: Path) -> Iterator[Record]:
-    return with_videos(records, folder, "", lambda path: path.parent.name)
+    return with_videos(records, videos_below(folder, "", lambda path: path.parent.name), folder)
 
 
 def _rows(folder: Path, pattern: str, columns: list[str]) -> Iterator[Entry]:
@@ -137,6 +140,7 @@ ROWS = (
         records=_caption_qa_records,
         example=_choices_example,
         files=lambda split: [CAPTION_QA, "*/"],
+        inferred=INFERRED,
     ),
     DatasetRow(
         name="molmo2_syn_captions_subtitle_qa",
@@ -147,7 +151,8 @@ ROWS = (
         records=_subtitle_qa_records,
         example=_choices_example,
         files=lambda split: [SUBTITLE_QA, "*/"],
-        licence="ODC-BY",
+        licence="ODC-BY (dataset card of allenai/Molmo2-VideoSubtitleQA)",
+        inferred=INFERRED,
     ),
     DatasetRow(
         name="molmo2_human_qa",
@@ -158,6 +163,7 @@ ROWS = (
         records=_human_qa_records,
         example=fixed_example,
         files=lambda split: [HUMAN_QA, "*/"],
+        inferred=INFERRED,
     ),
     DatasetRow(
         name="molmo2_captions",
@@ -169,5 +175,6 @@ ROWS = (
         example=fixed_example,
         files=lambda split: [_captions_pattern(split), "*/"],
         splits=("train", "val"),
+        inferred=INFERRED,
     ),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from olmo.data.annotations import Entry, read_csv, read_json, read_jsonl, read_parquet, unique
+from olmo.data.annotations import Entry, having, read_csv, read_json, read_jsonl, read_parquet, unique
 from olmo.data.dataset import Example
 from olmo.data.families.common import LeftOut, fixed_example, inserted_choice, some_texts
 from olmo.data.families.questions import grouped, one_of
@@ -26,7 +26,9 @@ def _narrative_questions(path: Path) -> Iterator[tuple[str, dict]]:
     content = read_json(path)
     if not isinstance(content, Entry):
         raise OLMoDataError(f"{path} should be a mapping with the list 'annotations'")
-    pairs = [(a.need("video_name", str), pair) for a in content.entries("annotations") for pair in a.entries("qa_pairs")]
+    videos = having(content.entries("annotations"), "video_name", "qa_pairs")
+    keys = ("question_id", "question", "answer")
+    pairs = [(video.need("video_name", str), pair) for video in videos for pair in having(video.entries("qa_pairs"), *keys)]
     for (video, _), pair in zip(pairs, unique((p for _, p in pairs), "question_id"), strict=True):
         yield video, open_ended(pair.need("question", str), pair.need("answer", str))
 
@@ -130,6 +132,7 @@ ROWS = (
         example=fixed_example,
         files=_narrative_qa_files,
         splits=("train", "val"),
+        inferred="the keys video_name and question",
     ),
     DatasetRow(
         name="video_localized_narratives_caption",
@@ -158,6 +161,7 @@ ROWS = (
         records=_countix_records,
         example=_countix_example,
         files=lambda split: [f"*{split}*.csv", "class_to_question.json"],
+        inferred="names of its files on the hub",
     ),
     DatasetRow(
         name="camerabench_qa",
@@ -168,6 +172,7 @@ ROWS = (
         records=_camerabench_records,
         example=_camerabench_example,
         files=lambda split: ["**/*.parquet"],
+        inferred="names of its files on the hub, where videos lie",
     ),
     DatasetRow(
         name="motionbench_train",

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from olmo.data.annotations import Entry, read_csv, read_json, read_json_list, unique
+from olmo.data.annotations import Entry, having, read_csv, read_json, read_json_list, unique
 from olmo.data.dataset import Example
 from olmo.data.families.common import LeftOut, fixed_example, some_texts, unanswered
 from olmo.data.families.questions import grouped, one_of
-from olmo.data.families.video_files import with_videos
+from olmo.data.families.video_files import videos_below, with_videos
 from olmo.data.records import MC, OE, DatasetRow, Record, multiple_choice, open_ended, split_evenly
 from olmo.data.sources import ByHand, Url
 from olmo.exceptions import OLMoDataError
@@ -93,7 +93,7 @@ def _star_messages(entry: Entry, answers: bool) -> tuple[Message, Message]:
 def _intent_qa_records(folder: Path, split: str) -> Iterator[Record]:
     pairs = ((entry.need("video_id", str), _intent_qa_messages(entry)) for entry in read_csv(folder / f"{split}.csv"))
     asked = ((video, {"messages": [m for pair in messages for m in pair]}) for video, messages in grouped(pairs).items())
-    return with_videos(asked, folder, VIDEOS)
+    return with_videos(asked, videos_below(folder, VIDEOS), folder / VIDEOS)
 
 
 def _intent_qa_messages(entry: Entry) -> tuple[Message, Message]:
@@ -111,7 +111,8 @@ def _sportsqa_records(folder: Path, split: str) -> Iterator[Record]:
         (entry.need("video", str), open_ended(entry.need("question", str), entry.need("answer", str)))
         for entry in read_json_list(folder / f"meta-data/{split}.json")
     )
-    return with_videos(((video, {"messages": messages}) for video, messages in grouped(pairs).items()), folder, VIDEOS)
+    asked = ((video, {"messages": messages}) for video, messages in grouped(pairs).items())
+    return with_videos(asked, videos_below(folder, VIDEOS), folder / VIDEOS)
 
 
 # -- RoadTextVQA: questions with several accepted answers
@@ -121,8 +122,15 @@ def _road_text_records(folder: Path, split: str) -> Iterator[Record]:
     content = read_json(folder / f"{split}.json")
     if not isinstance(content, Entry):
         raise OLMoDataError(f"{folder / f'{split}.json'} should be a mapping with the list 'data'")
-    pairs = ((entry.need("videoId", str), _road_text_question(entry, split)) for entry in unique(content.entries("data"), "questionId"))
-    return with_videos(((video, {"questions": questions}) for video, questions in grouped(pairs).items()), folder, VIDEOS)
+    entries = unique(having(content.entries("data"), "questionId", "videoId", "question"), "questionId")
+    pairs = ((_road_text_video(entry), _road_text_question(entry, split)) for entry in entries)
+    asked = ((video, {"questions": questions}) for video, questions in grouped(pairs).items())
+    return with_videos(asked, videos_below(folder, VIDEOS), folder / VIDEOS)
+
+
+def _road_text_video(entry: Entry) -> str:
+    """Entries may tell the file of their video beside its id."""
+    return Path(entry.need("video", str)).stem if "video" in entry else entry.need("videoId", str)
 
 
 def _road_text_question(entry: Entry, split: str) -> dict:
@@ -158,8 +166,8 @@ ROWS = (
         example=fixed_example,
         files=lambda split: [f"{split}.json"],
         splits=("train", "validation", "test"),
-        # clevrer.csail.mit.edu: videos 0-9999 are for training, 10000-14999 for validation, 15000-19999 for the test
-        counts={"train": 10000, "validation": 5000, "test": 5000},
+        licence="CC0 (README.txt of data.csail.mit.edu/clevrer)",
+        counts={"train": 10000, "validation": 5000, "test": 5000},  # videos by their numbers, in the same README.txt
     ),
     DatasetRow(
         name="star",
@@ -213,5 +221,6 @@ ROWS = (
         example=_road_text_example,
         files=lambda split: [f"{split}.json", f"{VIDEOS}/**/"],
         splits=("train", "val", "test"),
+        inferred="names of videos, answers as lists of texts",
     ),
 )

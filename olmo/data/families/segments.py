@@ -10,7 +10,7 @@ from olmo.data.dataset import Example
 from olmo.data.families.common import LeftOut, fixed_example, segment
 from olmo.data.families.questions import grouped, one_of
 from olmo.data.families.reasoning_qa import CHARADES_VIDEOS
-from olmo.data.families.video_files import with_videos
+from olmo.data.families.video_files import videos_below, with_videos
 from olmo.data.records import OE, DatasetRow, Record, open_ended, with_clip
 from olmo.data.sources import ByHand, Url
 from olmo.exceptions import OLMoDataError
@@ -78,7 +78,7 @@ COIN_SUBSETS = {"train": ("training",), "test": ("testing", "validation")}
 
 def _coin_records(folder: Path, split: str) -> Iterator[Record]:
     left_out = LeftOut()
-    yield from with_videos(_coin_steps(folder, split, left_out), folder, "videos")
+    yield from with_videos(_coin_steps(folder, split, left_out), videos_below(folder, "videos"), folder / "videos")
     left_out.tell()
 
 
@@ -109,7 +109,7 @@ YOUCOOK_TIMED = "video_clip_short_caption_start_end"
 
 def _youcook_records(folder: Path, split: str) -> Iterator[Record]:
     left_out = LeftOut()
-    yield from with_videos(_youcook_steps(folder, split, left_out), folder, "raw_videos")
+    yield from with_videos(_youcook_steps(folder, split, left_out), videos_below(folder, "raw_videos"), folder / "raw_videos")
     left_out.tell()
 
 
@@ -142,7 +142,8 @@ ACTIVITYNET_QA = {"train": ("train_q.json", "train_a.json"), "validation": ("val
 
 def _activitynet_records(folder: Path, split: str) -> Iterator[Record]:
     left_out = LeftOut()
-    yield from with_videos(_activitynet_asked(folder, split, left_out), folder, "videos", lambda path: path.stem.removeprefix("v_"))
+    videos = videos_below(folder, "videos", lambda path: path.stem.removeprefix("v_"))
+    yield from with_videos(_activitynet_asked(folder, split, left_out), videos, folder / "videos")
     left_out.tell()
 
 
@@ -199,7 +200,7 @@ ROWS = (
         example=_coin_example,
         files=lambda split: ["COIN.json", "videos/**/"],
         splits=("train", "test"),
-        licence="research only (github.com/coin-dataset/annotations)",
+        licence="research only (README of github.com/coin-dataset/annotations)",
     ),
     DatasetRow(
         name="youcook2_all_qa",

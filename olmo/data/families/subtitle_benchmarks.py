@@ -149,8 +149,9 @@ def _video_mme(name: str, title: str, *, subtitles: bool = False, durations: tup
         example=partial(benchmark_example, style=EVAL_MC),
         files=partial(_video_mme_files, subtitles=subtitles),
         splits=("validation",),
-        licence="academic research only",
-        counts={"validation": 900 * len(durations)},  # 300 videos of each duration with three questions, in its paper
+        licence="academic research only (README of github.com/BradyFU/Video-MME)",
+        # README of github.com/BradyFU/Video-MME; how many are short, medium or long it does not state
+        counts={"validation": 2700} if durations == VIDEO_MME_DURATIONS else {},
     )
 
 
@@ -165,8 +166,7 @@ def _long_video_bench(name: str, title: str, *, subtitles: bool) -> DatasetRow:
         example=partial(benchmark_example, style=EVAL_MC),
         files=partial(_long_video_bench_files, subtitles=subtitles),
         splits=tuple(LONG_VIDEO_BENCH_FILES),
-        licence="CC BY-NC-SA 4.0",
-        counts={"validation": 1337, "test": 5341},  # in its paper: 6,678 questions
+        licence="CC BY-NC-SA 4.0, non-commercial use only (dataset card of longvideobench/LongVideoBench)",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from olmo.data.annotations import Entry, one_file, read_json, read_jsonl, read_lines, read_parquet, unique
 from olmo.data.families.questions import choice, choices, grouped, numbered_options, short_answers
-from olmo.data.families.video_files import Listing, with_video
+from olmo.data.families.video_files import Listing, with_videos
 from olmo.data.frame_folder import FPS
 from olmo.data.records import MC_SUBTITLE, OE, DatasetRow, Record
 from olmo.data.sources import ByHand, Hub
@@ -87,13 +87,12 @@ def _cinepile_files(split: str) -> list[str]:
 
 def _cinepile_records(folder: Path, split: str) -> Iterator[Record]:
     records = (_cinepile_record(e) for file in sorted(folder.glob(_cinepile_files(split)[0])) for e in read_parquet(file))
-    yield from with_video(Listing(folder), records)
+    yield from with_videos(records, Listing(folder).path, folder)
 
 
-def _cinepile_record(entry: Entry) -> Record:
+def _cinepile_record(entry: Entry) -> tuple[str, Record]:
     video = entry.need("video_id", str)
-    return {
-        "video": f"videos/{video}/{video}.mp4",
+    return f"videos/{video}/{video}.mp4", {
         "questions": [
             choice(q, q.need("question", str), q.texts("choices"), q.need("answer_key_position", int)) for q in entry.need("examples", list)
         ],
@@ -143,7 +142,7 @@ ROWS = (
         example=choices(MC_SUBTITLE),
         files=_tvqa_files,
         splits=("train", "val", "test"),
-        licence="frames for research, after an agreement with the authors",
+        inferred="names of its files on the hub",
     ),
     DatasetRow(
         name="cinepile_with_sub",
@@ -155,6 +154,7 @@ ROWS = (
         example=choices(MC_SUBTITLE),
         files=_cinepile_files,
         splits=("train", "test"),
+        inferred="names of its files on the hub",
     ),
     DatasetRow(
         name="news_video_qa_filtered",
@@ -169,5 +169,6 @@ ROWS = (
         example=short_answers,
         files=_news_files,
         splits=("train", "val"),
+        inferred="names of its files on the hub",
     ),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from olmo.data.annotations import Entry
+from olmo.data.annotations import Entry, having
 from olmo.data.families.asking import benchmark_example, lettered, number_of_letter, number_of_text, parquet_rows, split_options
 from olmo.data.records import EVAL_MC, OE, DatasetRow, Record
 from olmo.data.sources import Hub
@@ -19,9 +19,6 @@ MULTIPLE_CHOICE, YES_NO, MATCHING, CAPTIONING = FORMS = ("multi-choice", "yes_no
 ASPECTS = ("action", "attribute_change", "direction", "order", "speed")
 CAPTION_STYLE = "user_qa"
 """A request in the words of its file, without a prefix."""
-
-COUNTS = {MULTIPLE_CHOICE: 1580, YES_NO: 2453, MATCHING: 1503, CAPTIONING: 2004}
-"""Questions of each form in its paper."""
 
 _SENTENCE = re.compile(r"(?:Option|Caption|Sentence) \w+: (.*)")
 
@@ -36,13 +33,17 @@ def _files(split: str, forms: tuple[str, ...]) -> list[str]:
 
 def _records(folder: Path, split: str, forms: tuple[str, ...]) -> Iterator[Record]:
     for form in forms:
-        for number, entry in enumerate(parquet_rows(folder, _file(form))):
+        for number, entry in enumerate(having(parquet_rows(folder, _file(form)), *_columns(form))):
             aspect, video = entry.need("dim", str), entry.need("video_id", str)
             if aspect not in ASPECTS:
                 raise OLMoDataError(f"{entry.where}: 'dim' should be one of {', '.join(ASPECTS)}, but is '{aspect}'")
             asked, metadata = _FORMS[form](entry)
             metadata = {"example_id": f"{form}_{number}", "video_id": video, "task": form, "temporal_aspect": aspect, **metadata}
             yield {"video": f"videos/{video}.mp4", **asked, "metadata": metadata}
+
+
+def _columns(form: str) -> tuple[str, ...]:
+    return ("dim", "video_id", "question", "answer") + (("mc_question", "mc_answer") if form == CAPTIONING else ())
 
 
 def _choice(entry: Entry) -> tuple[Record, Record]:
@@ -93,8 +94,7 @@ def _row(name: str, title: str, forms: tuple[str, ...]) -> DatasetRow:
         example=partial(benchmark_example, style=EVAL_MC),
         files=partial(_files, forms=forms),
         splits=("validation",),
-        licence="see github.com/llyx97/TempCompass",
-        counts={"validation": sum(COUNTS[form] for form in forms)},
+        inferred="the column dim of its tables",
     )
 
 

@@ -12,6 +12,9 @@ log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".webm", ".avi"))
 
+Place = Callable[[str], str | None]
+"""What an annotation calls a video -> its path below the folder of the data set, or None where it is not there."""
+
 
 class Listing:
     """The files below a folder; every directory is read once, because asking for each file is slow on a network drive."""
@@ -27,54 +30,47 @@ class Listing:
             self._names[directory] = frozenset(os.listdir(path)) if path.is_dir() else frozenset()
         return self._names[directory]
 
-    def __contains__(self, file: str) -> bool:
+    def path(self, file: str) -> str | None:
+        """A `Place` for annotations that hold the path itself."""
         directory, name = os.path.split(file)
-        return name in self.names(directory)
+        return file if name in self.names(directory) else None
 
     def by_stem(self, directory: str) -> dict[str, str]:
         """Name without its ending -> name."""
         return {os.path.splitext(name)[0]: name for name in sorted(self.names(directory))}
 
 
-def with_video(listing: Listing, records: Iterator[Record]) -> Iterator[Record]:
-    """Only the records whose video is there; says how many are not. OLMoDataError if there is none at all."""
-    found = missing = 0
-    example = ""
-    for record in records:
-        if record["video"] in listing:
-            found += 1
-            yield record
-        else:
-            missing, example = missing + 1, example or record["video"]
-    if missing and not found:
-        raise OLMoDataError(f"none of its {missing} videos is in {listing.folder}, where the first should be {example}")
-    if missing:
-        found_of = (listing.folder, missing, found + missing, example)
-        log.warning("%s: %d of %d videos are not there (the first: %s); they stay out until the index is deleted", *found_of)
+def videos_below(folder: Path, below: str, name_of: Callable[[Path], str] = lambda path: path.stem) -> Place:
+    """A `Place` for annotations that hold a name alone: the videos anywhere below `folder / below`, whatever their format.
+
+    `name_of` tells the name from a path; of two videos with the same name the first by its path is meant. A row names its folders
+    among its `files` (such as `videos/**/`), so that the index is made anew when videos come or go.
+    """
+    files = (Path(at, name) for at, _, names in os.walk(folder / below) for name in names)
+    paths: dict[str, str] = {}
+    for file in sorted(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES):
+        paths.setdefault(name_of(file), file.relative_to(folder).as_posix())
+    return paths.get
 
 
-def with_videos(
-    records: Iterable[tuple[str, Record]], folder: Path, below: str, name_of: Callable[[Path], str] = lambda path: path.stem
-) -> Iterator[Record]:
-    """The records whose video is below `folder / below`, completed by its path, whatever its format.
+def with_videos(records: Iterable[tuple[str, Record]], place: Place, where: Path) -> Iterator[Record]:
+    """The records whose video is there, completed by its path.
 
     Sets whose videos come from the web lose some over the years: what is not there is left out and counted in the log. `records`
-    come as (name of the video, record); `name_of` tells the name from a path. A row names its folders among its `files` (such as
-    `videos/**/`), so that the index is made anew when videos come or go. OLMoDataError if no video is there.
+    come as (what `place` is asked for, record); `where` is the folder that messages name. OLMoDataError if no video is there.
     """
-    files = sorted(p for p in (folder / below).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    paths: dict[str, str] = {}
-    for file in files:
-        paths.setdefault(name_of(file), file.relative_to(folder).as_posix())
+    found: set[str] = set()
     missing: dict[str, None] = {}
-    found = False
     for name, record in records:
-        if name in paths:
-            found = True
-            yield {"video": paths[name], **record}
-        else:
+        if (path := place(name)) is None:
             missing[name] = None
-    if missing and not found:
-        raise OLMoDataError(f"none of the {len(missing)} annotated videos is in {folder / below}; the first would be {next(iter(missing))}")
-    if missing:
-        log.warning("left out: %d videos that are not in %s, such as %s", len(missing), folder / below, next(iter(missing)))
+        else:
+            found.add(path)
+            yield {"video": path, **record}
+    if not missing:
+        return
+    first, total = next(iter(missing)), len(found) + len(missing)
+    if not found:
+        raise OLMoDataError(f"none of its {total} videos is in {where}; the first should be {first}")
+    told = "left out: %d of %d videos, which are not in %s (the first: %s); they stay out until the index is made anew"
+    log.warning(told, len(missing), total, where, first)

@@ -1,52 +1,26 @@
 """Metrics: pure functions from saved predictions (mappings, one per question) to numbers.
 
-A metric never sees a model, a tokenizer or a process group: whatever it needs stands in the prediction file, so every
-number can be computed again later from what was saved.
+A metric grades one answer (`metric.py`); `olmo.eval.statistics` makes scores with intervals of the grades. A family of metrics is a
+module with a dict named `METRICS`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from types import ModuleType
 
-from olmo.eval.metrics.accuracy import Score, accuracy_by_type
+from olmo.eval.metrics import captions, counting, judged_answers, multiple_choice, pointing, short_answers, tracking, vqa
 from olmo.eval.metrics.answers import same_short_answer
-from olmo.eval.metrics.intervals import wilson_interval
+from olmo.eval.metrics.metric import Grade, Metric, Record
 from olmo.eval.metrics.options import chosen_option
-from olmo.eval.metrics.paired import PairedDifference, paired_difference
-
-Record = Mapping[str, Any]
 
 
-def _right_short_answer(record: Record) -> bool:
-    """The answer is a word or two that must be met exactly (up to case and dots)."""
-    return same_short_answer(record["prediction"], record["answer"])
+def _merged(*families: ModuleType) -> dict[str, Metric]:
+    merged: dict[str, Metric] = {}
+    for family in families:
+        assert not (twice := merged.keys() & family.METRICS), f"{family.__name__} names {sorted(twice)} again"
+        merged |= family.METRICS
+    return merged
 
 
-def _right_option_or_answer(record: Record) -> bool:
-    """The right option where there are options, the exact short answer elsewhere."""
-    if record.get("options"):
-        return chosen_option(record["prediction"], record["options"]) == record["answer_idx"]
-    return _right_short_answer(record)
+METRICS = _merged(captions, counting, judged_answers, multiple_choice, pointing, short_answers, tracking, vqa)
+"""Name in a task record -> how its answers are graded."""
 
-
-IS_CORRECT: dict[str, Callable[[Record], bool]] = {"short_answer": _right_short_answer, "option_or_answer": _right_option_or_answer}
-"""Name in a task record -> what counts as right: scores, differences of models and marks on single answers all ask here."""
-METRICS: dict[str, Callable[[Sequence[Record]], dict[str, Score]]] = {
-    name: partial(accuracy_by_type, is_correct=rule) for name, rule in IS_CORRECT.items()
-}
-"""Name in a task record -> function from predictions to scores, by question type."""
-short_answer = METRICS["short_answer"]
-
-__all__ = [
-    "IS_CORRECT",
-    "METRICS",
-    "PairedDifference",
-    "Record",
-    "Score",
-    "accuracy_by_type",
-    "chosen_option",
-    "paired_difference",
-    "same_short_answer",
-    "short_answer",
-    "wilson_interval",
-]
+__all__ = ["METRICS", "Grade", "Metric", "Record", "chosen_option", "same_short_answer"]

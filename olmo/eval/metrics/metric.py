@@ -40,3 +40,12 @@ class Metric:
     """What the published evaluator makes of the answer where that differs; None as a result = it leaves the answer out."""
     headline: str = "all"
     """The score that stands for the task in averages over tasks: `all` questions alike, or the `average` over question types."""
+
+    def graded(self, record: Record) -> Grade:
+        """The grade of a record; where a video could not be read nothing was answered, which is wrong whatever the question."""
+        return Grade(0.0, parsed=False) if record.get("failed") else self.grade(record)
+
+    def published_value(self, record: Record) -> float | None:
+        """What the published evaluator makes of a record; wrong too where a video could not be read."""
+        assert self.published is not None
+        return 0.0 if record.get("failed") else self.published(record)

@@ -9,22 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from olmo.eval.metrics import IS_CORRECT, METRICS, Score, paired_difference
+from olmo.eval.metrics import METRICS
 from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
-from olmo.exceptions import OLMoDataError, OLMoEnvironmentError
-from olmo.inference.show import film_strip, template_environment
+from olmo.eval.report.page import PARTS, interval, named_rows, percent, points, write_page
+from olmo.eval.statistics import OVERALL, UNRELIABLE, Score, paired_difference, score
+from olmo.exceptions import OLMoDataError
+from olmo.inference.show import film_strip
 from olmo.nn.pruning_plan import CellGrid
 
-OVERALL = ("average", "all")
-"""Keys of a score table that are not question types."""
-PARTS = {
-    "video": "reading the video",
-    "vision": "vision transformer and connector",
-    "prefill": "language model, question with video",
-    "decode": "language model, answer",
-    "other": "bookkeeping",
-}
-"""What the timed parts of an answer are."""
 LOSS_KEY = "train/CrossEntropyLoss"
 
 
@@ -94,15 +86,16 @@ def build_report(
 ) -> Path:
     """Write the page. The first run is the reference that the others are compared with; types come in `type_order`, and
     `verdict` are sentences about the whole."""
-    scores = {run.name: METRICS[run.metric](run.records) for run in runs}
+    scores = {run.name: score(METRICS[run.metric], run.records) for run in runs}
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type if t not in OVERALL))
     types.sort(key=lambda t: type_order.index(t) if t in type_order else len(type_order))
     only_types = {name: {t: by_type[t] for t in types if t in by_type} for name, by_type in scores.items()}
     tokens = {run.name: token_means(run.records) for run in runs}
     colours = run_colours([r.name for r in runs])
     curves = {r.name: r.curve for r in runs if r.curve}
-    page = template_environment("olmo.eval.report").get_template("report.html.j2")
-    html = page.render(
+    return write_page(
+        path,
+        "report.html.j2",
         title=title,
         date=datetime.now().strftime("%d %B %Y, %H:%M"),
         runs=runs,
@@ -115,18 +108,10 @@ def build_report(
         cost=_cost_rows(runs, list(tokens.values())),
         samples=[_sample(s, runs) for s in samples],
         settings=settings,
-        facts=_named_rows([r.facts for r in runs]),
+        facts=named_rows([r.facts for r in runs]),
         commands=commands,
         verdict=verdict,
-        percent=_percent,
     )
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
-    except OSError as err:
-        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
-    return path
 
 
 def token_means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -141,7 +126,7 @@ def _tiles(
     tiles = [
         {
             "label": "right answers, mean of types",
-            "values": [(r.name, _percent(scores[r.name]["average"].value), _interval(scores[r.name]["average"])) for r in runs],
+            "values": [(r.name, percent(scores[r.name]["average"].value), interval(scores[r.name]["average"])) for r in runs],
         },
         {
             "label": "visual tokens per question",
@@ -163,19 +148,19 @@ def _accuracy_row(name: str, scores: Mapping[str, Mapping[str, Score]]) -> dict[
     return {
         "name": {"average": "mean of types"}.get(name, name.replace("_", " ")),
         "overall": name in OVERALL,
-        "chance": None if first.chance is None else _percent(first.chance),
-        "constant": _percent(first.constant),
+        "chance": None if first.chance is None else percent(first.chance),
+        "constant": None if first.constant is None else percent(first.constant),
         "n": first.n,
-        "cells": [None if c is None else {"value": _percent(c.value), "interval": _interval(c)} for c in cells],
+        "cells": [None if c is None else {"value": percent(c.value), "interval": interval(c)} for c in cells],
     }
 
 
 def _difference(reference: ReportRun, run: ReportRun) -> dict[str, str]:
-    delta = paired_difference(reference.records, run.records, IS_CORRECT[run.metric])
+    delta = paired_difference(METRICS[run.metric], reference.records, run.records)
     return {
         "text": f"{run.name} minus {reference.name}",
-        "value": f"{100 * delta.value:+.1f} points".replace("-", "−"),
-        "interval": f"{100 * delta.low:+.1f} to {100 * delta.high:+.1f}".replace("-", "−"),
+        "value": f"{points(delta.value)} points",
+        "interval": f"{points(delta.low)} to {points(delta.high)}" + ("" if delta.reliable else f", {UNRELIABLE}"),
         "n": str(delta.n),
     }
 
@@ -188,7 +173,7 @@ def _cost_rows(runs: Sequence[ReportRun], tokens: Sequence[Mapping[str, float]])
     ]
     if any(r.train_seconds is not None for r in runs):
         rows.append({"name": "training", "cells": ["–" if r.train_seconds is None else _duration(r.train_seconds) for r in runs]})
-    rows += _named_rows([r.costs for r in runs])
+    rows += named_rows([r.costs for r in runs])
     parts = [p for p in dict.fromkeys(k for r in runs for k in r.timing) if p != "questions"]
     for part in parts:
         cells = [f"{1000 * r.timing[part] / r.timing['questions']:.1f} ms" if part in r.timing else "–" for r in runs]
@@ -196,28 +181,14 @@ def _cost_rows(runs: Sequence[ReportRun], tokens: Sequence[Mapping[str, float]])
     return rows
 
 
-def _named_rows(columns: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """One row per name, one cell per run."""
-    names = dict.fromkeys(name for column in columns for name in column)
-    return [{"name": n, "cells": [column.get(n, "–") for column in columns]} for n in names]
-
-
 def _sample(sample: SampleVideo, runs: Sequence[ReportRun]) -> dict[str, Any]:
     questions = []
     for q in sample.questions:
         said = [(run, q["predictions"][run.name]) for run in runs]
-        answers = [{"text": text, "right": IS_CORRECT[run.metric](q | {"prediction": text})} for run, text in said]
+        answers = [{"text": text, "right": METRICS[run.metric].graded(q | {"prediction": text}).value == 1} for run, text in said]
         questions.append({"question": q["question"], "answer": q["answer"], "answers": answers})
     strip = film_strip(sample.frames, sample.timestamps, sample.keep_cells, sample.scores, sample.grid, max_frames=16)
     return {"title": sample.title, "strip": strip, "questions": questions}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _interval(score: Score) -> str:
-    return f"{100 * score.low:.1f}–{100 * score.high:.1f}"
 
 
 def _duration(seconds: float) -> str:

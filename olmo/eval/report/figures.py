@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from olmo.eval.metrics import Score
+from olmo.eval.statistics import Score
 
 INK, SOFT, LINE = "#1f2430", "#667085", "#d9dde5"
 COLOURS = ("#8a94a6", "#0f8a7e", "#c2703d", "#6d5bd0", "#b8435f")
@@ -53,6 +53,24 @@ def accuracy_bars(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[st
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
     ax.set_ylabel("right answers")
     ax.legend(frameon=False, ncols=len(scores) + 1, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    return _svg(fig)
+
+
+def score_dots(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, str]) -> str:
+    """Value and interval of every task (rows) and run (colours)."""
+    tasks = list(dict.fromkeys(t for by_task in scores.values() for t in by_task))
+    fig, ax = _axes(11.0, 0.9 + 0.34 * max(1, len(tasks)))
+    for i, (run, by_task) in enumerate(scores.items()):
+        at = [j + 0.5 * ((i + 0.5) / len(scores) - 0.5) for j, t in enumerate(tasks) if t in by_task]
+        row = [by_task[t] for t in tasks if t in by_task]
+        errors = np.abs([[s.value - s.low for s in row], [s.high - s.value for s in row]])
+        ax.errorbar([s.value for s in row], at, xerr=errors, fmt="o", ms=5, color=colours[run], elinewidth=1.3, capsize=2, label=run)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_ylim(len(tasks) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color=LINE, linewidth=0.7, zorder=0)
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
+    ax.legend(frameon=False, ncols=len(scores), loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     return _svg(fig)
 
 

@@ -70,7 +70,8 @@ class WandbLogger(Callback):
         return run
 
     def on_step(self, trainer, result, metrics) -> None:
-        if self.run is not None and trainer.state.step % self.cfg.log_interval == 0:
+        due = trainer.state.step % self.cfg.log_interval == 0 or "eval/seconds" in metrics
+        if self.run is not None and due:
             self._safely("log", lambda: self.run.log(dict(metrics), step=trainer.state.step))
 
     def on_end(self, trainer, status) -> None:

@@ -71,7 +71,7 @@ def test_how2qa(miniature, caplog):
         ],
     }
     assert len(open_split("how2qa")) == 2
-    assert "1 of 3 videos are not there (the first: video-clips/gone_1.0_2.0)" in caplog.text
+    assert "left out: 1 of 3 videos" in caplog.text and "(the first: video-clips/gone_1.0_2.0)" in caplog.text
     places = [example("how2qa", seed=seed)["message_list"][0]["answer_idx"] for seed in range(200)]
     assert set(places) == {0, 1, 2, 3} and all(30 < places.count(i) < 70 for i in range(4))
     assert example("how2qa", index=1)["message_list"][0]["question"] == "How poisonous are they, in the clip?"
@@ -83,7 +83,7 @@ def test_how2qa(miniature, caplog):
         ("a,7.2-18.0,1,2,3,q,4\n", r"line 1: the times should be \[start:end\] in seconds, but are 7.2-18.0"),
         ("a,[1:2],1,2,3,q\n", "line 1: has fewer columns than the [0-9] it should have"),
         ("a,[1:2],1,2,3,q,4,5\n", "line 1: has more columns than the [0-9] it should have"),
-        ("a,[1:2],1,2,3,q,4\n", r"none of its 1 videos is in .*how2QA, where the first should be video-clips/a_1_2"),
+        ("a,[1:2],1,2,3,q,4\n", r"none of its 1 videos is in .*how2QA; the first should be video-clips/a_1_2"),
     ],
 )
 def test_how2qa_with_mistakes(miniature, content, sentence):

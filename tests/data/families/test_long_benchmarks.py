@@ -28,13 +28,13 @@ def mlvu(files, task="1_plotQA", **changes):
 def test_mlvu(miniature):
     """Shortest videos first."""
     mlvu(miniature("MVLU"), task="4_count", duration=200)
-    record = {"example_id": "4_count_0", "question_id": "4_count_0", "video_id": "movie101_66.mp4", "task_type": "plotQA"}
+    ids = {"example_id": "4_count_0", "question_id": "4_count_0", "video_id": "movie101_66.mp4"}
     assert example("mlvu_mc", "validation") == {
         "video": "MLVU/video/4_count/movie101_66.mp4",
         "question": MLVU,
         "answer": "B",
         "style": S1,
-        "metadata": record | {"duration": 200.0},
+        "metadata": ids | {"task_type": "plotQA", "question_type": "plotQA", "duration": 200.0},
     }
     assert example("mlvu_mc", "validation", 1)["metadata"]["example_id"] == "1_plotQA_0"
     assert len(open_split("mlvu", "validation")) == 7 and asked("mlvu_mc", "validation") == MLVU
@@ -59,6 +59,7 @@ def test_mlvu_in_own_words(miniature):
             "question_id": "8_sub_scene_0",
             "video_id": "sub.mp4",
             "task_type": "subPlot",
+            "question_type": "subPlot",
             "duration": 100.0,
             "scoring_points": ["much", "more"],
         },

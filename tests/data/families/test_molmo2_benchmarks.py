@@ -86,6 +86,7 @@ def test_counting(miniature):
             "example_id": "abc_0",
             "video_id": "abc",
             "count": 2,
+            "question_type": "0_5",
             "subset": "animal",
             "clip_start_time": 1.0,
             "clip_end_time": 30.5,
@@ -148,6 +149,7 @@ def test_pointing(miniature):
             "video_width": 640,
             "video_height": 360,
             "gt_abs_triplets": [[0.5, 320.0, 90.0], [3.0, 64.0, 360.0]],
+            "masks_fps": 2,
             "gt_abs_masks": [{0.5: {"size": [360, 640], "counts": "a1"}}, {3.0: {"size": [360, 640], "counts": "b2"}}],
         },
     }
@@ -161,6 +163,8 @@ def test_pointing(miniature):
         ({"two_fps_timestamps": [0.5]}, "row 0: 'points' should have a list for each of the 1 times, but has 2"),
         ({"points": [[{"x": 1.0}], []]}, "row 0, points: the key 'y' is missing; there is x"),
         ({"label": None}, "data/val-00000-of-00001.parquet, row 0: the key 'label' is missing"),
+        ({"video_duration": 0.0}, "row 0: 'video_duration' should be above 0, but is 0.0"),
+        ({"masks": []}, "row 0: 'masks' should have a list for each of the 2 points, but has 0"),
         (
             {"masks": [[{"frame_id": "one", "mask": {"size": [1], "counts": ""}}]]},
             r"row 0, masks\[0\]: 'frame_id' should be a whole number",

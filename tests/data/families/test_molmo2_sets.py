@@ -71,7 +71,7 @@ def test_questions_from_captions(written, caplog):
     assert asked(first, "Who sings?", "a bird", ("a cat", "a dog")) and asked(second, "Who barks?", "a dog", ("a cat",))
     assert {example(name, seed=s)["message_list"][0]["answer_idx"] for s in range(30)} == {0, 1, 2}
     assert example(name, index=1)["video"] == "part-2/def/video.webm" and len(open_split(name)) == 2
-    assert "left out: 1 questions without a wrong answer" in caplog.text and "such as gone" in caplog.text
+    assert "left out: 1 questions without a wrong answer" in caplog.text and "(the first: gone)" in caplog.text
     assert len(open_split("vixmo_syn_video_capqa_v2")) == 2
 
 

@@ -172,7 +172,7 @@ def test_camerabench_with_something_wrong(miniature):
     files = miniature("CameraBench")
     name = "data/train-00000-of-00001.parquet"
     for rows, sentence in (
-        ([{"video_path": "1.mp4"}], f"{name}, row 0: the key 'mc_qa_list' is missing; there is video_path"),
+        ([{"video_path": "1.mp4"}], f"{name} should have the columns video_path, mc_qa_list, but lacks mc_qa_list; there is video_path"),
         (
             [{"video_path": "1.mp4", "mc_qa_list": [{"Question": "?", "NegativeAnswers": ["x"]}]}],
             f"{name}, row 0, mc_qa_list[0]: the key 'Answer' is missing",

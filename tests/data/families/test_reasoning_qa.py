@@ -252,10 +252,10 @@ def test_sportsqa_without_some_of_its_videos(miniature, caplog):
     files.json("meta-data/train.json", sports_rows("v_1", "v_2", "v_2"))
     refused("sportsqa_oe", "videos/**/ is not in")
     files.touch("videos/readme.txt")
-    refused("sportsqa_oe", "none of the 2 annotated videos is in ")
+    refused("sportsqa_oe", "none of its 2 videos is in ")
     files.touch("videos/v_1.mp4")
     assert len(open_split("sportsqa_oe")) == 1
-    assert "left out: 1 videos that are not in " in caplog.text and "such as v_2" in caplog.text
+    assert "left out: 1 of 2 videos" in caplog.text and "(the first: v_2)" in caplog.text
     files.touch("videos/v_2.mkv")
     assert len(open_split("sportsqa_oe")) == 2
 
@@ -297,6 +297,12 @@ def test_road_text_vqa(miniature):
     assert example("road_text_vqa", "test")["message_list"] == [{"question": "What is the speed limit?", "style": OE}]
 
 
+def test_road_text_vqa_that_names_the_files_of_its_videos(miniature):
+    """Seen to fail (no video is there) when only the id is looked for."""
+    road_text(miniature("RoadTextVQA"), videoId="a", video="train/123.mp4")
+    assert example("road_text_vqa")["video"] == "videos/123.mp4" and len(open_split("road_text_vqa")) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -304,6 +310,10 @@ def test_road_text_vqa(miniature):
         ({"answer": None}, "train.json, data[0]: the key 'answer' is missing"),
         ({"answer": "60"}, "train.json, data[0]: 'answer' should be a list, but is \"60\""),
         ({"answer": [60]}, "train.json, data[0]: 'answer[0]' should be text, but is 60"),
+        (
+            {"videoId": None},
+            "data[0]: should have the keys questionId, videoId, question, but lacks videoId; there is questionId, question, answer",
+        ),
         ({"questionId": 2}, "train.json, data[1]: the questionId 2 stands already at"),
     ],
 )

@@ -131,7 +131,7 @@ def test_cinepile(miniature, caplog):
         "subtitle": "Hello.\nYou there!",
     }
     assert len(open_split("cinepile_with_sub")) == len(open_split("cinepile_with_sub", "test")) == 2
-    assert "1 of 3 videos are not there (the first: videos/gone/gone.mp4)" in caplog.text
+    assert "left out: 1 of 3 videos" in caplog.text and "(the first: videos/gone/gone.mp4)" in caplog.text
 
 
 @pytest.mark.parametrize(

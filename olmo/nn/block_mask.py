@@ -1,0 +1,40 @@
+"""The block-sparse mask that flex attention takes, from a rule about pairs of tokens.
+
+Torch's own `create_block_mask` either holds the whole [S, S] mask, or has to be compiled anew for every length: seconds to minutes
+each time. Here the rule is asked band by band of queries, in a few kernels per band and with nothing to compile; the blocks are the same.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+
+BLOCK = 128
+"""Tokens of a block, queries and keys."""
+BAND = 8 * BLOCK
+"""Queries that are compared with all keys at a time: a few megabytes for every ten thousand keys."""
+
+Rule = Callable[[Tensor, None, Tensor, Tensor], Tensor]
+"""(row, head, query, key), integers that broadcast -> bool: may this query see this key? The head plays no part."""
+
+
+def block_mask(rule: Rule, rows: int, length: int, device: torch.device) -> BlockMask:
+    """Blocks of `rows` sequences of `length` tokens in which all, some or no pairs are allowed. Never waits for the device."""
+    row, keys = torch.arange(rows, device=device)[:, None, None], torch.arange(length, device=device)
+    counts = []
+    for queries in torch.arange(length, device=device).split(BAND):
+        pairs = rule(row, None, queries[:, None], keys).expand(rows, len(queries), length)
+        pairs = F.pad(pairs, (0, -length % BLOCK, 0, -len(queries) % BLOCK))
+        counts.append(pairs.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).sum((2, 4)))
+    allowed = torch.cat(counts, dim=1)[:, None]  # [B, 1, S / BLOCK, S / BLOCK]
+    whole = allowed == BLOCK * BLOCK
+    blocks = (*_listed((allowed > 0) & ~whole), *_listed(whole))
+    return BlockMask.from_kv_blocks(*blocks, BLOCK_SIZE=BLOCK, mask_mod=rule, seq_lengths=(length, length))
+
+
+def _listed(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """How many key blocks each query block has, [...], and their numbers, those chosen first, [..., blocks]."""
+    order = chosen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    return chosen.sum(-1).to(torch.int32), order.to(torch.int32)
