@@ -11,7 +11,7 @@ import torch
 
 from olmo.data.load_video import VideoLoader
 from olmo.eval.command import kept_tokens
-from olmo.eval.questions import QuestionBatches, list_questions
+from olmo.eval.questions import QuestionBatches, kept_per_frame, list_questions
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.inference import load
 from olmo.inference.api import ExampleReader
@@ -103,6 +103,11 @@ def test_an_evaluation_batch_is_its_questions_one_by_one(checkpoint, data, encod
         assert text == [qa.decode(o)[0] for o in outputs] and together.records == [a.records[0] for a in alone]
         slow = [a.batch.metadata[0]["slow_frames"] for a in alone]
         assert slow == [m["slow_frames"] for m in together.batch.metadata] and (words is PERIODIC or len(set(map(tuple, slow))) > 1)
+        kept = [kept_per_frame(a.batch.layout[0].segments, o.vision.keep_rows[0].numpy()) for a, o in zip(alone, outputs, strict=True)]
+        for before, left, slow_ones in zip(alone, kept, slow, strict=True):
+            whole = kept_per_frame(before.batch.layout[0].segments, None)
+            assert whole == [9 if f in slow_ones else 1 for f in range(len(whole))] and left[0] == whole[0]
+            assert sum(left) == before.records[0]["visual_after"] and all(a <= b for a, b in zip(left, whole, strict=True))
         counted = [o.tokens_before[0] - o.tokens_after[0] for o in outputs]
         assert counted == [r["visual_before"] - r["visual_after"] for r in together.records]
 
