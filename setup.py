@@ -63,6 +63,7 @@ setup(
     python_requires=">=3.11",
     install_requires=CORE,
     extras_require=EXTRAS,
+    entry_points={"lmms_eval.models": ["molmo2_stts = olmo.plugins:lmms_eval_models"]},
     packages=[*find_namespace_packages(include=["olmo", "olmo.*"], exclude=["*.__pycache__"]), *CONFIG_PACKAGES],
     package_dir=CONFIG_PACKAGES,
     package_data={"": ["py.typed", "*.yaml", "*.json", "*.txt", "*.jinja", "*.j2", "*.html", "*.css"]},

@@ -42,6 +42,7 @@ ALLOWED = {
     "data_commands": {"launch", "models", "data", "preprocessing", "tokenizer", "train"},
     "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},
     "visualize": {"launch", "checkpoints", "data", "inference", "models", "nn", "preprocessing", "tokenizer", "train"},
+    "plugins": {"eval", "checkpoints", "data", "inference"},
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},
 }
 # Slow to import, optional, or both: imported where they are used.

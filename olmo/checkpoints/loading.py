@@ -48,7 +48,7 @@ def with_pruning(folder: Path, model: dict[str, Any], written: Mapping[str, Any]
     name, backbone = model.get("model_name"), model.get("vision_backbone")
     if name not in (PLAIN, TEMPORAL) or not isinstance(backbone, dict) or not isinstance(backbone.get("vit"), dict):
         return model
-    if name == PLAIN and not _has_scorer(folder):
+    if name == PLAIN and not has_scorer(folder):
         return model
     # At these two levels no config class knows the key.
     model = {k: v for k, v in model.items() if k != "topk"} | {"model_name": TEMPORAL}
@@ -71,7 +71,7 @@ def _log_once(line: str) -> None:
     log.info(line)
 
 
-def _has_scorer(folder: Path) -> bool:
+def has_scorer(folder: Path) -> bool:
     """Whether there is a scorer among the weights; those that cannot be opened are complained of when they are loaded."""
     with suppress(OLMoCheckpointError):
         # A Hugging Face folder is opened as mere files: as weights, its two large matrices are compared.

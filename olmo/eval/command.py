@@ -4,6 +4,7 @@ import argparse
 import difflib
 from collections.abc import Sequence
 
+from olmo.eval import test_time
 from olmo.eval.task import BATCH_PRESETS, parse_batch_size
 from olmo.exceptions import OLMoCliError
 from olmo.launch import CommandParser
@@ -29,6 +30,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
     parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: the task's)")
     parser.add_argument("--precision", choices=("fp32", "amp_bf16", "bf16"), help="arithmetic (default: amp_bf16 on GPUs, else fp32)")
     parser.add_argument("--num_workers", type=int, default=4, help="data processes per rank; 0 = none (4)")
+    test_time.add_flags(parser)
     parser.add_argument("--eval_name", help="suffix of the result folders")
     parser.add_argument("--save_dir", help="folder for the results instead of the checkpoint's")
     parser.add_argument("--overwrite", action="store_true", help="answer again what has been answered")
@@ -64,6 +66,7 @@ def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namesp
         raise OLMoCliError(f"--num_workers={args.num_workers}: must be 0 or more")
     if not 0 <= args.max_bad_fraction <= 1:
         raise OLMoCliError(f"--max_bad_fraction={args.max_bad_fraction:g}: must be a share between 0 and 1")
+    args.scaling = test_time.scaling_of(args)
     args.tasks = resolve_tasks(DEFAULT_TASKS if args.tasks is None else args.tasks)
     args.device_batch_size = parse_batch_size(args.device_batch_size)
     args.max_examples = None if args.max_examples == -1 else args.max_examples
@@ -83,7 +86,7 @@ def dry_run(args, model_overrides: Sequence[str], data_overrides: Sequence[str],
             get_dataset(task.dataset)  # goes through every line, before anything large is built
     for name in args.checkpoint:
         checkpoint = select_checkpoint(name)
-        config = load_config(checkpoint, model_overrides)
+        config = load_config(checkpoint, args.scaling.with_overrides(checkpoint, model_overrides))
         model = config.build_model(device="meta")
         total = sum(p.numel() for p in model.parameters())
         moving_shapes_config(checkpoint, data_overrides)
@@ -128,7 +131,7 @@ def printed_config(args, model_overrides: Sequence[str], data_overrides: Sequenc
                 "compat": args.compat,
                 "num_workers": args.num_workers,
                 "data": {"moving_shapes": plain(moving_shapes_config(checkpoint, data_overrides))},
-                "model": plain(load_config(checkpoint, model_overrides)),
+                "model": plain(load_config(checkpoint, args.scaling.with_overrides(checkpoint, model_overrides))),
             }
         )
     return yaml.safe_dump_all(documents, sort_keys=False)

@@ -1,21 +1,16 @@
 """Two runs on the same tasks, question by question: what differs, how surely, and what makes them hard to compare."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from olmo.eval.metrics import METRICS, Metric
-from olmo.eval.results import METRICS as FINISHED
-from olmo.eval.results import PREDICTIONS, SETTINGS, read_records
+from olmo.eval.saved_runs import Run
 from olmo.eval.statistics import Average, PairedDifference, Score, score
 from olmo.eval.statistics.mcnemar import McNemar, mcnemar
 from olmo.eval.statistics.paired import Pairs, difference_of, pairs_of
 from olmo.eval.statistics.pooling import average_of, pool
 from olmo.eval.statistics.power import Needed, needed_for
-from olmo.eval.tasks import GROUPS, TASKS, own_task
 from olmo.exceptions import OLMoDataError
 
 COMPARED = ("checkpoint", "weights", "model", "topk")
@@ -23,18 +18,6 @@ COMPARED = ("checkpoint", "weights", "model", "topk")
 HOW_VIDEOS_ARE_SHOWN = "mm_preprocessor"
 """The block of the model's settings that should be equal too, but for the share of pruned cells."""
 PRUNING_KEYS = ("topk",)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One task of one run, as its result folder holds it."""
-
-    path: Path
-    label: str
-    """Task and split."""
-    metric: Metric
-    settings: dict[str, Any]
-    records: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -76,50 +59,6 @@ class Comparison:
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def task_means() -> dict[str, list[str]]:
-    """The means over tasks that results are given as: name -> task labels."""
-    labels = [TASKS[name].label for name in GROUPS["video"]]
-    return {"short": labels[:6], "long": labels[6:], "overall": labels}
-
-
-def read_runs(path: str | Path) -> dict[str, Run]:
-    """Task label -> run, of a result folder or of all below a folder. Errors: none there, one unfinished, a task twice."""
-    base = Path(path)
-    files = [base / PREDICTIONS] if (base / PREDICTIONS).is_file() else sorted(base.rglob(PREDICTIONS))
-    if not files:
-        raise OLMoDataError(f"{base} holds no result folder (a folder with {PREDICTIONS})")
-    runs: dict[str, Run] = {}
-    for file in files:
-        run = read_run(file.parent)
-        if run.label in runs:
-            raise OLMoDataError(f"{base} holds two results of {run.label}: {runs[run.label].path} and {run.path}; name one of them")
-        runs[run.label] = run
-    return runs
-
-
-def read_run(folder: Path) -> Run:
-    """The finished result folder of one task."""
-    if not (folder / FINISHED).is_file():
-        raise OLMoDataError(f"{folder} is not finished: it has no {FINISHED}; run the evaluation to its end")
-    try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        records = read_records(folder / PREDICTIONS)
-    except FileNotFoundError:
-        raise OLMoDataError(f"{folder} has no {SETTINGS}, so nothing tells which task it is") from None
-    except json.JSONDecodeError as err:
-        raise OLMoDataError(f"{folder} holds a file that is no JSON: {err}") from None
-    return Run(folder, settings["task"], metric_of(folder, settings), settings, records)
-
-
-def metric_of(folder: Path, settings: Mapping[str, Any]) -> Metric:
-    """The metric of the task that a result folder is of."""
-    file = (settings.get("data") or {}).get("file")
-    task = own_task(file) if file else TASKS.get(settings["task"].partition(":")[0])
-    if task is None or task.metric not in METRICS:
-        raise OLMoDataError(f"{folder}: {settings['task']} has no metric that reads saved predictions")
-    return METRICS[task.metric]
 
 
 def compare(first: Mapping[str, Run], second: Mapping[str, Run], averages: Mapping[str, Sequence[str]]) -> Comparison:

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from olmo.eval.compare import AverageComparison, Comparison, TaskComparison, compare, read_runs, task_means
+from olmo.eval.compare import AverageComparison, Comparison, TaskComparison, compare
+from olmo.eval.saved_runs import read_runs, task_means
 from olmo.eval.statistics import UNRELIABLE, Average, PairedDifference, format_score
 from olmo.eval.statistics.mcnemar import IGNORES
 from olmo.eval.statistics.power import Needed

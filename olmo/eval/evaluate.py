@@ -37,7 +37,8 @@ def run(args: Any, model_overrides: Sequence[str], data_overrides: Sequence[str]
     results: dict[str, float] = {}
     with patient_group(world) as group:
         for checkpoint in checkpoints:
-            results = Evaluation(checkpoint, args, model_overrides, data_overrides, world, group, console).run()
+            overrides = args.scaling.with_overrides(checkpoint, model_overrides)
+            results = Evaluation(checkpoint, args, overrides, data_overrides, world, group, console).run()
             if torch.cuda.is_available():  # the model is gone only now; the next one needs its memory
                 torch.cuda.empty_cache()
     return results

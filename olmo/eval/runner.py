@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from olmo.data.failures import FailureLog
+from olmo.eval.kept_cells import pack_cells
 from olmo.eval.metrics import METRICS
 from olmo.eval.questions import Question, QuestionBatch, QuestionBatches, kept_per_frame, share_of
 from olmo.eval.results import ResultFolder
@@ -98,9 +99,11 @@ def with_answers(item: QuestionBatch, output: GenerationOutput, texts: Sequence[
     rows = None if output.vision is None or output.vision.keep_rows is None else output.vision.keep_rows.cpu().numpy()
     found = []
     for i, (record, text) in enumerate(zip(item.records, texts, strict=True)):
-        kept = kept_per_frame(item.batch.layout[i].segments, None if rows is None else rows[i])
+        row = item.batch.layout[i]
+        kept = {"kept": kept_per_frame(row.segments, None if rows is None else rows[i])}
+        kept |= {} if rows is None else {"kept_cells": pack_cells(rows[i][: row.num_pooled])}
         tokens = {"tokens_before": output.tokens_before[i], "tokens_after": output.tokens_after[i]}
-        found.append(record | {"kept": kept, "prediction": text} | tokens)
+        found.append(record | kept | {"prediction": text} | tokens)
     return found
 
 

@@ -135,5 +135,7 @@ def model_config_class(name: str | None) -> type[ModelConfig]:
 
 
 def build_model_config(raw: dict[str, Any], overrides: Sequence[str] = ()) -> ModelConfig:
-    """The typed config of a `model` block; its class follows `model_name`."""
+    """The typed config of a `model` block; its class follows `model_name`, also where an override gives it."""
+    chosen = [value for key, _, value in (word.partition("=") for word in overrides) if key == "model_name"]
+    raw = raw | {"model_name": chosen[-1]} if chosen else raw
     return model_config_class(raw.get("model_name")).from_dict(raw, overrides)

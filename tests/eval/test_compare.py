@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from olmo.eval.compare import compare, read_runs, task_means
+from olmo.eval.compare import compare
 from olmo.eval.compare_text import describe, main
+from olmo.eval.saved_runs import read_runs, task_means
 from olmo.exceptions import OLMoDataError
 from olmo.launch import run_command
 from tests.eval.statistics.records import record
@@ -125,6 +126,7 @@ def test_runs_that_never_disagree(tmp_path):
             "no task in common: one has moving_shapes:test, the other my:all",
         ),
         (lambda a, b: rewrite(b, task="nothing:test"), "nothing:test has no metric"),
+        (lambda a, b: rewrite(b, task="mlvu_gen:validation"), "count only with a judge's verdicts"),
         (lambda a, b: reanswer(b, lambda r: r | {"answer": "blue"}), "question 0 has another text, answer or options"),
         (lambda a, b: reanswer(b, lambda r: r | {"example_id": "x" + r["example_id"]}), "have no question in common"),
         (lambda a, b: write(b / "again", answers(0)) and (b / "predictions.jsonl").rename(b / "again" / "predictions.jsonl"), None),

@@ -323,6 +323,8 @@ def test_command_answers_once_and_then_remembers(launcher, checkpoint, capsys, m
     (results / "metrics.json").unlink()
     assert launcher(*words) == 0, "the scores of saved answers need no model"
     assert launcher(*words, "--max_examples=4") == 0 and "4 questions" in capsys.readouterr().out
+    assert launcher(*words, "--compat") == 0 and "is done already" not in capsys.readouterr().out
+    assert json.loads((results / "metrics.json").read_text())["compat"] is True
     monkeypatch.undo()
     settings = results / "settings.json"
     settings.write_text(settings.read_text().replace('"mtime_ns": ', '"mtime_ns": 1'))

@@ -1,14 +1,11 @@
 """What the error browser of a report shows: the questions that some run got wrong, with what each run saw and said."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from olmo.eval.metrics.metric import Metric, Record
-from olmo.inference.show import film_strip
-from olmo.nn.pruning_plan import CellGrid
 
 RIGHT = 1.0
 
@@ -58,21 +55,3 @@ def _answer(name: str, record: Record, metric: Metric) -> dict[str, Any]:
         "kept": list(record.get("kept") or ()),
         "tokens": [record.get("tokens_before"), record.get("tokens_after")],
     }
-
-
-def pack_cells(keep: np.ndarray) -> dict[str, Any]:
-    """Bool [F, C] as a few hundred bytes of text."""
-    return {"shape": list(keep.shape), "bits": base64.b64encode(np.packbits(keep).tobytes()).decode()}
-
-
-def unpack_cells(packed: Mapping[str, Any]) -> np.ndarray:
-    """The inverse of `pack_cells`."""
-    frames, cells = packed["shape"]
-    bits = np.frombuffer(base64.b64decode(packed["bits"]), dtype=np.uint8)
-    return np.unpackbits(bits, count=frames * cells).astype(bool).reshape(frames, cells)
-
-
-def drawn_frames(frames: np.ndarray, record: Record, grid: CellGrid, max_frames: int) -> dict[str, Any]:
-    """What the template draws of a question's video: its frames [F, H, W, 3] with the cells that were dropped in grey."""
-    keep = unpack_cells(record["keep_cells"]) if record.get("keep_cells") else None
-    return film_strip(frames, record["frame_times"], keep, None, grid, max_frames=max_frames)

@@ -10,7 +10,7 @@ from olmo.eval.metrics.metric import Metric, Record
 from olmo.eval.report.errors import wrong_questions
 from olmo.eval.report.figures import run_colours, score_dots
 from olmo.eval.report.page import PARTS, interval, named_rows, percent, points, write_page
-from olmo.eval.statistics import OVERALL, Score
+from olmo.eval.statistics import OVERALL, UNRELIABLE, Average, Score
 
 MAX_ERRORS = 300
 """Questions of a task in the error browser; more make a page that browsers are slow to open."""
@@ -38,7 +38,7 @@ class EvaluatedRun:
     name: str
     tasks: dict[str, TaskResult]
     """By label, as `nextqa_mc:test`."""
-    averages: dict[str, Score]
+    averages: dict[str, Average]
     """Over groups of tasks, by name."""
     facts: dict[str, str]
     """Settings worth printing."""
@@ -54,6 +54,7 @@ class Difference:
     value: float
     low: float
     high: float
+    reliable: bool
     mcnemar: float | None
     needed: int | None
 
@@ -103,7 +104,7 @@ def _category_rows(runs: Sequence[EvaluatedRun], label: str) -> list[dict[str, A
     return [_row(name, [scores.get(name) for scores in results], overall=name in OVERALL) for name in ordered]
 
 
-def _row(name: str, scores: Sequence[Score | None], overall: bool = False) -> dict[str, Any]:
+def _row(name: str, scores: Sequence[Score | Average | None], overall: bool = False) -> dict[str, Any]:
     counts = sorted({score.n for score in scores if score is not None})
     return {
         "name": name.replace("_", " "),
@@ -113,13 +114,11 @@ def _row(name: str, scores: Sequence[Score | None], overall: bool = False) -> di
     }
 
 
-def _cell(score: Score) -> dict[str, Any]:
-    return {
-        "value": percent(score.value),
-        "interval": interval(score),
-        "unparsed": score.unparsed,
-        "published": None if score.published is None else percent(score.published),
-    }
+def _cell(score: Score | Average) -> dict[str, Any]:
+    cell = {"value": percent(score.value), "interval": interval(score), "unparsed": 0, "published": None}
+    if isinstance(score, Score):
+        cell |= {"unparsed": score.unparsed, "published": None if score.published is None else percent(score.published)}
+    return cell
 
 
 def _difference(d: Difference) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _difference(d: Difference) -> dict[str, Any]:
         "run": d.run,
         "n": d.n,
         "value": points(d.value),
-        "interval": f"{points(d.low)} to {points(d.high)}",
+        "interval": f"{points(d.low)} to {points(d.high)}" + ("" if d.reliable else f", {UNRELIABLE}"),
         "mcnemar": "–" if d.mcnemar is None else f"{d.mcnemar:.3f}",
         "needed": "–" if d.needed is None else f"{d.needed:,}",
     }
@@ -147,8 +146,8 @@ def _cost_rows(runs: Sequence[EvaluatedRun], label: str) -> list[dict[str, Any]]
 
 
 def _kept(result: TaskResult | None, before: str, after: str) -> str:
-    """Means over the questions whose video was seen."""
-    seen = [] if result is None else [r for r in result.records if r.get(after) is not None]
+    """Means over the questions whose video could be read."""
+    seen = [] if result is None else [r for r in result.records if "failed" not in r]
     if not seen:
         return "–"
     return f"{sum(r[after] for r in seen) / len(seen):.1f} of {sum(r[before] for r in seen) / len(seen):.1f}"

@@ -17,7 +17,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberati
 
 def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapping[str, str], ylabel: str) -> str:
     """Training loss of every run over its steps: the raw values pale, a running mean on top. Colours are those of `run_colours`."""
-    fig, ax = _axes(11.0, 3.4)
+    fig, ax = axes(11.0, 3.4)
     for name, points in curves.items():
         colour = colours[name]
         steps, losses = np.array(points, dtype=float).T
@@ -28,13 +28,13 @@ def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapp
     ax.set_ylim(bottom=0)
     ax.margins(x=0.01)
     ax.legend(frameon=False, loc="upper right")
-    return _svg(fig)
+    return svg(fig)
 
 
 def accuracy_bars(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, str]) -> str:
     """Accuracy per question type and run with 95 % intervals; the dark line across a group is chance."""
     types = list(dict.fromkeys(t for by_type in scores.values() for t in by_type))
-    fig, ax = _axes(11.0, 4.0)
+    fig, ax = axes(11.0, 4.0)
     width = 0.72 / len(scores)
     for i, (run, by_type) in enumerate(scores.items()):
         at = [j + (i - (len(scores) - 1) / 2) * width for j, t in enumerate(types) if t in by_type]
@@ -53,13 +53,13 @@ def accuracy_bars(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[st
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
     ax.set_ylabel("right answers")
     ax.legend(frameon=False, ncols=len(scores) + 1, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-    return _svg(fig)
+    return svg(fig)
 
 
 def score_dots(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, str]) -> str:
     """Value and interval of every task (rows) and run (colours)."""
     tasks = list(dict.fromkeys(t for by_task in scores.values() for t in by_task))
-    fig, ax = _axes(11.0, 0.9 + 0.34 * max(1, len(tasks)))
+    fig, ax = axes(11.0, 0.9 + 0.34 * max(1, len(tasks)))
     for i, (run, by_task) in enumerate(scores.items()):
         at = [j + 0.5 * ((i + 0.5) / len(scores) - 0.5) for j, t in enumerate(tasks) if t in by_task]
         row = [by_task[t] for t in tasks if t in by_task]
@@ -71,7 +71,7 @@ def score_dots(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, 
     ax.grid(axis="x", color=LINE, linewidth=0.7, zorder=0)
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
     ax.legend(frameon=False, ncols=len(scores), loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-    return _svg(fig)
+    return svg(fig)
 
 
 def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
@@ -87,26 +87,34 @@ def run_colours(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
-def _axes(width: float, height: float):
+def axes(width: float, height: float):
+    """A figure of so many inches, and its plot."""
+    fig, (ax,) = panels(width, height, 1)
+    return fig, ax
+
+
+def panels(width: float, height: float, columns: int):
+    """A figure of so many inches, and its plots side by side."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context({"font.size": 9.5, "font.family": "DejaVu Sans"}):
         fig = Figure(figsize=(width, height), layout="constrained")
-        ax = fig.add_subplot()
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(LINE)
-    ax.grid(axis="y", color=LINE, linewidth=0.7, zorder=0)
-    ax.set_axisbelow(True)
-    ax.tick_params(colors=SOFT, length=3, width=0.7)
-    ax.xaxis.label.set_color(SOFT)
-    ax.yaxis.label.set_color(SOFT)
-    return fig, ax
+        plots = [fig.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for ax in plots:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_color(LINE)
+        ax.grid(axis="y", color=LINE, linewidth=0.7, zorder=0)
+        ax.set_axisbelow(True)
+        ax.tick_params(colors=SOFT, length=3, width=0.7)
+        ax.xaxis.label.set_color(SOFT)
+        ax.yaxis.label.set_color(SOFT)
+    return fig, plots
 
 
-def _svg(fig) -> str:
+def svg(fig) -> str:
     """The figure as a data URL; text stays text and takes the fonts of the page."""
     from matplotlib import rc_context
 

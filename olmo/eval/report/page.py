@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmo.eval.statistics import UNRELIABLE, Score
+from olmo.eval.statistics import UNRELIABLE, Average, Score
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.inference.show import template_environment
 
@@ -45,6 +45,6 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def interval(score: Score) -> str:
+def interval(score: Score | Average) -> str:
     text = f"{100 * score.low:.1f}–{100 * score.high:.1f}"
     return text if score.reliable else f"{text}, {UNRELIABLE}"

@@ -79,16 +79,20 @@ def resampled(sample: Sample, blocks: np.ndarray, samples: int = BOOTSTRAP_SAMPL
     sums, counts = np.zeros(shape), np.zeros(shape)
     np.add.at(sums, (sample.videos, sample.strata), sample.values)
     np.add.at(counts, (sample.videos, sample.strata), 1)
+    parts = []
+    for block in np.unique(blocks):
+        inside = np.flatnonzero(blocks == block)
+        within = np.flatnonzero(counts[inside].any(0))
+        parts.append((len(inside), within, sums[np.ix_(inside, within)], counts[np.ix_(inside, within)]))
     rng = np.random.default_rng(seed)
     means = []
     for start in range(0, samples, CHUNK):
         size = min(CHUNK, samples - start)
         total, asked = np.zeros((size, shape[1])), np.zeros((size, shape[1]))
-        for block in np.unique(blocks):
-            inside = np.flatnonzero(blocks == block)
-            drawn = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=size).astype(float)
-            total += drawn @ sums[inside]
-            asked += drawn @ counts[inside]
+        for videos, within, sums_inside, counts_inside in parts:
+            drawn = rng.multinomial(videos, np.full(videos, 1 / videos), size=size).astype(float)
+            total[:, within] += drawn @ sums_inside
+            asked[:, within] += drawn @ counts_inside
         present = asked > 0
         shares = np.where(present, sample.shares, 0.0)
         by_stratum = np.divide(total, asked, out=np.zeros_like(total), where=present)

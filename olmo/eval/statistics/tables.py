@@ -9,7 +9,7 @@ UNRELIABLE = "interval unreliable"
 
 def format_table(scores: Mapping[str, Score]) -> list[str]:
     """One line per score: value, interval, n, chance, and what a reader has to know about it."""
-    width = max(len(name) for name in scores)
+    width = max((len(name) for name in scores), default=0)
     return [f"  {name:<{width}}  {format_score(score)}" for name, score in scores.items()]
 
 

@@ -91,7 +91,9 @@ def test_a_rare_type_decides_how_well_an_average_is_known():
     """Ten questions of one type beside 500 of another: the degrees of freedom are close to nine, not to 509."""
     strata = np.repeat([0, 1], [500, 10])
     sample = Sample.balanced((np.arange(510) % 2).astype(float), np.arange(510), strata)
-    assert 9 < degrees_of_freedom(sample) < 10
+    found, degrees = estimate(sample), degrees_of_freedom(sample)
+    assert 9 < degrees < 10
+    assert (found.low, found.high) == pytest.approx(wilson(0.5, 0.25 / variance(sample), student95(degrees)))
     assert degrees_of_freedom(Sample.plain(sample.values, sample.videos)) == pytest.approx(509)
 
 

@@ -56,7 +56,7 @@ def test_chance_is_unknown_when_any_record_does_not_tell():
 
 
 def test_no_records_give_no_scores():
-    assert score(SHORT, []) == {}
+    assert score(SHORT, []) == {} and format_table({}) == []
 
 
 def test_several_groups_and_further_quantities():
