@@ -7,7 +7,7 @@ reads a number back from the device.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,6 +41,25 @@ class VisualSegment:
     """Cells of each frame of a video (rows of `token_pooling` per frame); unused for images."""
     spared: int = 0
     """Cells that the model without any pruning would have had on top: of frames left out, or of larger frames."""
+    fast: tuple[int, ...] = ()
+    """SlowFast: numbers of the frames, rising, that have `fast_cells` (larger) cells each instead."""
+    fast_cells: int = 0
+    """Cells of each of these frames."""
+
+    @property
+    def num_fast_cells(self) -> int:
+        return len(self.fast) * self.fast_cells
+
+    @property
+    def num_cells(self) -> int:
+        """Cells of a video before pruning."""
+        return (self.num_frames - len(self.fast)) * self.cells_per_frame + self.num_fast_cells
+
+    @property
+    def frame_cells(self) -> list[int]:
+        """Cells of every frame of a video."""
+        fast = set(self.fast)
+        return [self.fast_cells if i in fast else self.cells_per_frame for i in range(self.num_frames)]
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,20 @@ class RowLayout:
         """Visual tokens that were spared before the model saw anything (those that it drops itself are not among them)."""
         return sum(s.spared for s in self.segments)
 
+    @property
+    def num_fast_cells(self) -> int:
+        """How many of the `num_pooled` rows of `token_pooling` belong to fast frames."""
+        return sum(s.num_fast_cells for s in self.segments)
+
+
+class FastCells(NamedTuple):
+    """The cells of fast frames, whose windows are too large for a row of `token_pooling`."""
+
+    pooling: torch.Tensor
+    """[B, Q, G'] int64 indices into the row's T * N patches, -1 = empty."""
+    rows: torch.Tensor
+    """[B, Q] int64, rising: the row of `token_pooling` that stands for each cell (it names one patch of the cell), -1 = padding."""
+
 
 @dataclass
 class Batch:
@@ -105,12 +138,20 @@ class Batch:
     """[B, P, G] int64 indices into the row's T * N patches, -1 = empty."""
     image_masks: torch.Tensor | None = None
     """[B, T, N] float32, only for ViTs with a padding embedding."""
+    fast_pooling: torch.Tensor | None = None
+    """See `FastCells`; None = all frames are pooled alike."""
+    fast_rows: torch.Tensor | None = None
+    """See `FastCells`."""
     metadata: list[dict[str, Any]] = field(default_factory=list)
     """Whatever evaluation needs, one per row."""
 
     TEXT = ("input_ids", "position_ids", "labels", "loss_masks", "subsegment_ids")
     """The tensors with one entry per token."""
-    TENSORS = (*TEXT, "images", "token_pooling", "image_masks")
+    TENSORS = (*TEXT, "images", "token_pooling", "image_masks", "fast_pooling", "fast_rows")
+
+    @property
+    def fast(self) -> FastCells | None:
+        return None if self.fast_pooling is None else FastCells(self.fast_pooling, self.fast_rows)
 
     def map_tensors(self, fn: Callable[[torch.Tensor], torch.Tensor], names: Sequence[str] = TENSORS) -> "Batch":
         """A copy with `fn` applied to every tensor (of `names`) that is present."""

@@ -5,7 +5,12 @@ nothing has to wait for the device. The other two functions say what a model may
 frames, or smaller ones, with as many visual tokens.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from olmo.batch import VisualSegment
 
 
 def pruning_budget(num_frames: int, cells_per_frame: int, topk: float, prune_from_frame: int = 0) -> int:
@@ -15,9 +20,28 @@ def pruning_budget(num_frames: int, cells_per_frame: int, topk: float, prune_fro
     product, then truncation): any other order is off by one for some inputs, and checkpoints were trained with this one.
     The first frame is always kept whole, so at most `cells_per_frame * (num_frames - 1)` cells leave.
     """
-    per_frame = np.float32(cells_per_frame * topk)
-    budget = int(per_frame * np.float32(num_frames - prune_from_frame))
-    return max(0, min(budget, cells_per_frame * (num_frames - 1)))
+    return _budget(num_frames, prune_from_frame, cells_per_frame, topk, num_frames - 1)
+
+
+def video_budgets(video: "VisualSegment", topk: float, prune_from_frame: int = 0) -> tuple[int, int]:
+    """Cells dropped from the frames with small cells (of a plain video: all of them), and from the fast frames.
+
+    Each kind has the budget of a video of its own, but there is only one first frame: the kind that does not have it may lose
+    cells of all its frames.
+    """
+    if not video.fast:
+        return pruning_budget(video.num_frames, video.cells_per_frame, topk, prune_from_frame), 0
+    early = sum(i < prune_from_frame for i in video.fast)
+    slow, first_is_fast = video.num_frames - len(video.fast), video.fast[0] == 0
+    return (
+        _budget(slow, min(prune_from_frame, video.num_frames) - early, video.cells_per_frame, topk, slow - (not first_is_fast)),
+        _budget(len(video.fast), early, video.fast_cells, topk, len(video.fast) - first_is_fast),
+    )
+
+
+def _budget(num_frames: int, uncounted: int, cells: int, topk: float, may_lose: int) -> int:
+    """The published rounding for `num_frames` frames of which `may_lose` may lose cells."""
+    return max(0, min(int(np.float32(cells * topk) * np.float32(num_frames - uncounted)), cells * may_lose))
 
 
 def frames_within_budget(num_frames: int, cells_per_frame: int, topk: float, prune_from_frame: int = 0) -> int:

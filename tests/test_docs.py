@@ -78,12 +78,16 @@ def check_eval(command: str, tmp_path: Path) -> None:
 
 
 def check_ask(command: str, tmp_path: Path) -> None:
+    from olmo.config import read_yaml
+    from olmo.config_files import find_config
+    from olmo.models.model import build_model_config
     from scripts.ask import parse
 
     video, *words = program_words(command)[1]
     (tmp_path / video).touch()
     args, overrides = parse([str(tmp_path / video), *words])
-    assert args.question and overrides == []
+    assert args.question
+    build_model_config(read_yaml(find_config("tiny"))["model"], overrides).validate()
 
 
 def check_picture(command: str, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ ALLOWED = {
     "checkpoints": {"hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "convert": {"launch", "checkpoints", "hf_model", "models", "model_configs", "nn", "preprocessing", "tokenizer"},
     "launch": {"checkpoints"},  # what the programs share; the commands in train and eval use it
-    "inference": {"models", "model_configs", "checkpoints", "preprocessing", "data", "nn", "tokenizer"},
+    "inference": {"models", "model_configs", "checkpoints", "hf_model", "preprocessing", "data", "nn", "tokenizer"},
     "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer", "inference", "eval"},
     "data_commands": {"launch", "models", "data", "preprocessing", "tokenizer", "train"},
     "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},

@@ -73,6 +73,8 @@ def check_inputs(config: Molmo2Config) -> None:
             f"model.vision_backbone.vit.prune_method is {vit.prune_method}, which no Hugging Face processor can follow: "
             "set vit.prune to false to export the same weights as an unpruned model"
         )
+    if config.mm_preprocessor.video.slow_fast.mode is not None:
+        raise OLMoConfigurationError("model.mm_preprocessor.video.slow_fast.mode must be null: no Hugging Face processor makes fast frames")
 
 
 def prunes(config: Molmo2Config) -> bool:

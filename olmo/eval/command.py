@@ -100,18 +100,15 @@ def dry_run(args, model_overrides: Sequence[str], data_overrides: Sequence[str],
 
 def kept_tokens(config) -> str:
     """Visual tokens of a video of the most frames, before and after pruning."""
-    from olmo.batch import MultimodalType, VisualSegment
-    from olmo.models.molmo2.preprocessor import video_cells
+    from olmo.models.molmo2.preprocessor import longest_video
     from olmo.preprocessing.example import dropped_cells
 
     if config.vision_backbone is None:
         return "it takes no videos"
-    preprocessor, vit = config.mm_preprocessor, config.vision_backbone.vit
-    sampled, fewer = preprocessor.video.max_frames, preprocessor.fewer_frames(vit)
-    cells, total = video_cells(config).num_cells, sampled * video_cells(config, full=True).num_cells
-    segment = VisualSegment(MultimodalType.VIDEO, sampled if fewer is None else fewer.count(sampled), cells)
-    after = segment.num_frames * cells - dropped_cells([segment], *preprocessor.pruning(vit))
-    return f"a video of {sampled} frames has {total} visual tokens, {after} after pruning"
+    preprocessor, video = config.mm_preprocessor, longest_video(config)
+    after = video.num_cells - dropped_cells([video], *preprocessor.pruning(config.vision_backbone.vit))
+    total = video.num_cells + video.spared
+    return f"a video of {preprocessor.video.max_frames} frames has {total} visual tokens, {after} after pruning"
 
 
 def printed_config(args, model_overrides: Sequence[str], data_overrides: Sequence[str]) -> str:

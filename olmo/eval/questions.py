@@ -201,15 +201,7 @@ def kept_per_frame(segments: Sequence[VisualSegment], keep: np.ndarray | None) -
 
     Images have no cells per frame and are never pruned: they are not counted.
     """
-    counts: list[int] = []
-    at = 0
-    for segment in segments:
-        if segment.kind != MultimodalType.VIDEO:
-            continue
-        cells = segment.num_frames * segment.cells_per_frame
-        if keep is None:
-            counts += [segment.cells_per_frame] * segment.num_frames
-        else:
-            counts += keep[at : at + cells].reshape(segment.num_frames, -1).sum(1).tolist()
-        at += cells
-    return counts
+    cells = [n for segment in segments if segment.kind == MultimodalType.VIDEO for n in segment.frame_cells]
+    if keep is None:
+        return cells
+    return [int(keep[end - n : end].sum()) for n, end in zip(cells, np.cumsum(cells, dtype=int), strict=True)]

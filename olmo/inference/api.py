@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from olmo.batch import Batch, MultimodalType
+from olmo.batch import Batch, MultimodalType, VisualSegment
 from olmo.checkpoints import load_model, select_checkpoint
 from olmo.data.load_video import VideoLoader
 from olmo.data.video_reader import VideoBackend, VideoReaderConfig
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoEnvironmentError
 from olmo.host_memory import reuse_freed_memory
+from olmo.inference.frame_scores import build_frame_scorer
 from olmo.inference.generation import GenerationOutput, SamplingConfig, generate
 from olmo.inference.show import show
-from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor, video_cells
-from olmo.nn.pruning_plan import CellGrid
+from olmo.models.molmo2.preprocessor import build_collator, build_preprocessor, fast_cells, video_cells
+from olmo.nn.pruning_plan import CellGrid, cell_grid
 from olmo.nn.vision_backbone import VisionOutput
 from olmo.preprocessing.example import ProcessedExample
 from olmo.preprocessing.video import LoadVideo, VideoFrames
@@ -49,11 +50,13 @@ class Answer:
     timestamps: np.ndarray
     """[F] seconds of these frames."""
     grid: CellGrid
-    """How the cells lie on a frame."""
+    """How the cells lie on a frame; single patches where cells of slow and fast frames differ in size."""
     keep_cells: np.ndarray | None
     """[F, C] bool, true = kept; None when the model prunes nothing."""
     scores: np.ndarray | None
     """[F, C] importance of every cell (those of the first frame were not used); None without a scorer."""
+    slow: np.ndarray | None = None
+    """[F] bool: which frames had small cells, when the others had large ones; None = all frames are alike."""
 
     def show(self, path: str | Path, *, video: str = "", question: str = "") -> None:
         """Draw what was kept into a page (.html) or a video (.mp4)."""
@@ -86,7 +89,8 @@ class ExampleReader:
     def __init__(self, config) -> None:
         backend = VideoBackend(config.mm_preprocessor.video.reader_backend)
         self.videos = RecentVideo(VideoLoader(VideoReaderConfig(backend=backend)))
-        self.preprocess = build_preprocessor(config, is_training=False, for_inference=True, load_video=self.videos)
+        score_frames = build_frame_scorer(config.mm_preprocessor.video.slow_fast)
+        self.preprocess = build_preprocessor(config, for_inference=True, load_video=self.videos, score_frames=score_frames)
         self.tokenizer = self.preprocess.tokenizer
         self.collator = build_collator(self.preprocess)
 
@@ -130,7 +134,12 @@ class VideoQA:
         seconds |= output.seconds
         seconds["total"] = sum(seconds.values())
         seen = self.reader.videos.video
-        keep, scores = kept_cells(output.vision, example)
+        (segment,), grid = example.segments, self.grid
+        if segment.fast:
+            keep, scores = kept_patches(output.vision, segment, grid, fast_cells(self.config))
+            grid = cell_grid(grid.grid, (1, 1))
+        else:
+            keep, scores = kept_cells(output.vision, example)
         return Answer(
             text=self.decode(output)[0],
             tokens_before=output.tokens_before[0],
@@ -138,9 +147,10 @@ class VideoQA:
             seconds=seconds,
             frames=in_proportion(seen),
             timestamps=np.asarray(seen.timestamps, dtype=float),
-            grid=self.grid,
+            grid=grid,
             keep_cells=keep,
             scores=scores,
+            slow=~np.isin(np.arange(segment.num_frames), segment.fast) if segment.fast else None,
         )
 
     def generate(self, batch: Batch, max_new_tokens: int, sampling: SamplingConfig | None = None) -> GenerationOutput:
@@ -211,6 +221,26 @@ def kept_cells(vision: VisionOutput, example: ProcessedExample) -> tuple[np.ndar
     shape = (segment.num_frames, segment.cells_per_frame)
     keep = None if vision.keep_rows is None else vision.keep_rows[0, : shape[0] * shape[1]].cpu().numpy().reshape(shape)
     scores = None if vision.scores is None else vision.scores[: shape[0]].float().cpu().numpy().reshape(shape)
+    return keep, scores
+
+
+def kept_patches(
+    vision: VisionOutput, video: VisualSegment, cells: CellGrid, large: CellGrid
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """As `kept_cells`, but per patch [F, N], for a video with slow frames (of `cells`) and fast ones (of `large` cells)."""
+    fast = set(video.fast)
+
+    def spread(rows: list[torch.Tensor]) -> np.ndarray:
+        patches = [(large if i in fast else cells).spread(row[None])[0] for i, row in enumerate(rows)]
+        return torch.stack(patches).cpu().numpy()
+
+    keep = scores = None
+    if vision.keep_rows is not None:
+        keep = spread(list(vision.keep_rows[0, : video.num_cells].split(video.frame_cells)))
+    of_kind = {True: vision.fast_scores, False: vision.scores}
+    if any(s is not None for s in of_kind.values()):
+        ones = [torch.ones(n, device=vision.features.device) for n in video.frame_cells]
+        scores = spread([one if (s := of_kind[i in fast]) is None else s[i].float() for i, one in enumerate(ones)])
     return keep, scores
 
 

@@ -111,6 +111,7 @@ def film_strip(
         "rows": [tiles[i : i + FRAMES_PER_ROW] for i in range(0, len(tiles), FRAMES_PER_ROW)],
         "columns": min(FRAMES_PER_ROW, len(tiles)),
         "cells": grid.num_cells,
+        "unit": "patches" if grid.window == (1, 1) else "cells",
         "has_keep": keep is not None,
         "has_scores": scores is not None,
         "score_range": None if scores is None else score_range(scores),
@@ -127,8 +128,14 @@ def template_environment(*packages: str):
     return Environment(loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
+def frame_titles(answer) -> list[str]:
+    """What stands below every frame: its time, and whether it had few tokens."""
+    slow = [True] * len(answer.frames) if answer.slow is None else answer.slow
+    return [f"{float(t):.1f} s" + ("" if s else ", fast") for t, s in zip(answer.timestamps, slow, strict=True)]
+
+
 def write_html(answer, path: Path, video: str, question: str) -> None:
-    strip = film_strip(answer.frames, answer.timestamps, answer.keep_cells, answer.scores, answer.grid)
+    strip = film_strip(answer.frames, frame_titles(answer), answer.keep_cells, answer.scores, answer.grid)
     page = template_environment().get_template("kept.html.j2")
     path.write_text(page.render(strip=strip, answer=answer, video=video, question=question), encoding="utf-8")
 

@@ -25,7 +25,7 @@ from olmo.nn.flops_kept import batch_runs, dropped_cells, kept_shares
 from olmo.nn.flops_mask import allowed_pairs, frame_runs
 from olmo.nn.image_vit import VitConfig
 from olmo.nn.llm_config import LlmConfig
-from olmo.nn.pruning_plan import cell_grid
+from olmo.nn.pruning_plan import CellGrid, cell_grid
 from olmo.nn.temporal_image_vit import Packing, PruneMethod, TemporalVitConfig
 from olmo.nn.vision_backbone import POOL_WIDTH, ImagePooling2D, ImageProjector, MolmoVisionBackboneConfig
 
@@ -126,7 +126,7 @@ def flops_for_video(
     row = RowLayout((segment,), num_tokens=tokens, num_pooled=num_frames * cells, num_loss_tokens=loss_tokens)
     pairs = None
     if real_mask:
-        kept = [2 + cells * share for frames, share in kept_shares(model_config, segment, topk) for _ in range(frames)]
+        kept = [2 + cells * share.kept for share in kept_shares(model_config, segment, topk) for _ in range(share.frames)]
         pairs = [allowed_pairs(frame_runs(kept, text_tokens), model_config.bi_directional_attn)]
     return flops_for_layout(model_config, [row], topk=topk, prune_at=prune_at, pairs=pairs)
 
@@ -205,18 +205,24 @@ def _vision_flops(model_config: Any, row: RowLayout, topk: float | None, prune_a
     """ViT, scorer and connector of one row, and how many cells were dropped before the decoder."""
     vision, preprocessor = model_config.vision_backbone, model_config.mm_preprocessor
     vit, image, video = vision.vit, preprocessor.image, preprocessor.video
-    count, dropped_total, video_cells = FlopCount(), 0, 0
+    large = video.slow_fast.fast_window
+    windows = (video.pooling_h, video.pooling_w), (large, large)  # of slow (or all) frames, of fast ones
+    count, dropped_total, video_cells, kept_cells = FlopCount(), 0, 0, [0, 0]
     for segment in row.segments:
         shares = kept_shares(model_config, segment, topk)
-        cells = segment.num_frames * segment.cells_per_frame if segment.kind == MultimodalType.VIDEO else 0
-        dropped = dropped_cells(segment, shares)
-        for frames, share in shares:
-            count += _vit_flops(vision, frames, share, bool(dropped), prune_at)
-        if dropped:
-            count += _scorer_flops(vit, segment.num_frames)
-        video_cells += cells
-        dropped_total += dropped
-    count += _connector_flops(vision, model_config.llm, video_cells - dropped_total, video.pooling_h * video.pooling_w)
+        dropped = [dropped_cells([s for s in shares if s.fast == fast]) for fast in (False, True)]
+        for share in shares:
+            count += _vit_flops(vision, share.frames, share.kept, any(dropped), prune_at)
+        if segment.kind == MultimodalType.VIDEO:
+            present = segment.num_cells - segment.num_fast_cells, segment.num_fast_cells
+            kept_cells = [total + n - lost for total, n, lost in zip(kept_cells, present, dropped, strict=True)]
+            video_cells += segment.num_cells
+        for window, lost in zip(windows, dropped, strict=True):
+            if lost:
+                count += _scorer_flops(vit, cell_grid(vit.grid, window), segment.num_frames)
+        dropped_total += sum(dropped)
+    for window, cells in zip(windows, kept_cells, strict=True):
+        count += _connector_flops(vision, model_config.llm, cells, window[0] * window[1])
     count += _connector_flops(vision, model_config.llm, row.num_pooled - video_cells, image.pooling_h * image.pooling_w)
     return count, dropped_total
 
@@ -249,23 +255,23 @@ def vit_block_weights(vit: VitConfig) -> int:
     return vit.image_emb_dim * (2 * width + 2 * kv_width + 2 * vit.image_mlp_dim)
 
 
-def _scorer_flops(vit: TemporalVitConfig, num_frames: int) -> FlopCount:
-    """What it costs to decide about one video.
+def _scorer_flops(vit: TemporalVitConfig, grid: CellGrid, num_frames: int) -> FlopCount:
+    """What it costs to decide about one video by its cells of one size.
 
     The scorer pools every cell of every frame by attention and scores pairs of neighbouring frames with a three-layer MLP;
     `heuristic` compares every frame with every other one, `tome` every cell with those of the previous frame. The other methods
     multiply no matrices.
     """
-    width = vit.pooling_h * vit.pooling_w * vit.image_emb_dim  # of a cell
+    members = grid.window[0] * grid.window[1]  # patches of a cell, with the missing ones of a padded grid
+    width = members * vit.image_emb_dim
     if vit.prune_method == PruneMethod.heuristic:
-        return FlopCount(scorer=2.0 * num_frames**2 * vit.cells.num_cells * width)
+        return FlopCount(scorer=2.0 * num_frames**2 * grid.num_cells * width)
     if vit.prune_method == PruneMethod.tome:
-        return FlopCount(scorer=2.0 * (num_frames - 1) * vit.cells.num_cells**2 * width)
+        return FlopCount(scorer=2.0 * (num_frames - 1) * grid.num_cells**2 * width)
     if not vit.has_scorer:
         return FlopCount()
-    dim, hidden, cells = vit.image_emb_dim, vit.image_mlp_dim, vit.cells.num_cells
-    members = cells * vit.pooling_h * vit.pooling_w  # with the missing patches of a padded grid
-    pool = 2 * dim * dim * members + 2 * dim * dim * cells + 2 * dim * members
+    dim, hidden, cells = vit.image_emb_dim, vit.image_mlp_dim, grid.num_cells
+    pool = 2 * dim * dim * cells * members + 2 * dim * dim * cells + 2 * dim * cells * members
     mlp = cells * (2 * dim * hidden + hidden * hidden + hidden)
     return FlopCount(scorer=2.0 * num_frames * (pool + mlp))
 

@@ -4,10 +4,17 @@
 the batch, and that the two agree is checked without waiting.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from olmo.exceptions import OLMoDataError
+
+
+def any_of(ids: Tensor, wanted: Sequence[int]) -> Tensor:
+    """Bool, where `ids` is one of a few values."""
+    return torch.stack([ids == value for value in wanted]).any(0) if len(wanted) > 1 else ids == wanted[0]
 
 
 def kept_indices(mask: Tensor, total: int) -> Tensor:

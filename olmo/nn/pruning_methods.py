@@ -45,14 +45,14 @@ Method = Callable[[Tensor, PruningPlan, "TemporalVitConfig", bool], CellScores]
 def select(answer: CellScores, plan: PruningPlan) -> Tensor:
     """Drop the lowest cells of every video: [P, C] bool, True = keep.
 
-    One stable sort of (video, rank of the frame, score), written as one integer per cell: first frames rank last and are
-    never dropped, protected frames rank before them. Equal scores leave in the order of frame and cell. How many leave is
-    the budget, so which *sorted* positions leave is known beforehand.
+    One stable sort of (video, rank of the frame, score), written as one integer per cell: first frames (and all that are
+    whole) rank last and are never dropped, protected frames rank before them. Equal scores leave in the order of frame and
+    cell. How many leave is the budget, so which *sorted* positions leave is known beforehand.
     """
     scores = answer.scores.detach().float() + 0.0  # + 0.0 makes -0.0 equal to 0.0
     bits = scores.view(torch.int32).long()
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integers that sort as the floats do
-    rank = plan.on_device.first.long() * 2
+    rank = plan.on_device.whole.long() * 2
     if answer.protected is not None:
         rank = rank.maximum(answer.protected.long())
     key = ((plan.on_device.video * 4 + rank) << 32)[:, None] + ordered
@@ -141,7 +141,7 @@ def first_sufficient(scores: Tensor, protected: Tensor, plan: PruningPlan) -> Ce
     scores: [attempts, P, C]; protected: [attempts, P]. A shortfall of the last attempt is met by `select`, which goes on
     to the most similar cells of protected frames.
     """
-    free = (~protected & ~plan.on_device.first).long() * plan.cells.num_cells
+    free = (~protected & ~plan.on_device.whole).long() * plan.cells.num_cells
     per_video = free.new_zeros(ATTEMPTS, len(plan.videos)).index_add_(1, plan.on_device.video, free)
     enough = per_video >= plan.on_device.budgets
     enough[-1] = True

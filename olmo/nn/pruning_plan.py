@@ -6,14 +6,16 @@ without asking the device. The device gets index tensors made from them, in one 
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import isqrt
+from operator import itemgetter
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from olmo.batch import MultimodalType, RowLayout
-from olmo.budget import pruning_budget
+from olmo.batch import MultimodalType, RowLayout, VisualSegment
+from olmo.budget import video_budgets
 from olmo.exceptions import OLMoConfigurationError
 
 
@@ -100,12 +102,18 @@ class PrunableVideo:
     """Its first frame among the batch's frames."""
     num_frames: int
     budget: int
-    """Cells to drop, at most all but those of the first frame."""
+    """Cells to drop, at most those of the frames that are not whole."""
+    whole: tuple[int, ...] = (0,)
+    """Numbers of its frames that lose nothing: the first one, and with slow and fast frames those of the other kind."""
 
 
 @dataclass(frozen=True, eq=False)
 class PruningPlan:
-    """Which frames are up for pruning, and how many cells and patches will be left."""
+    """Which frames are up for pruning, and how many cells and patches will be left.
+
+    Videos with slow and fast frames have two budgets over cells of two sizes. The fast frames then have a plan of their own
+    (`fast`) over the same frames of the batch; in each plan the frames of the other one are whole.
+    """
 
     cells: CellGrid
     num_frames: int
@@ -114,14 +122,26 @@ class PruningPlan:
     """Per frame: not padding."""
     videos: tuple[PrunableVideo, ...]
     dropped_per_segment: tuple[tuple[int, ...], ...]
-    """Cells that leave every visual segment of every row of the batch."""
+    """Cells that leave every visual segment of every row of the batch (in the main plan those of fast frames as well)."""
     device: torch.device
     """Where the forward pass runs."""
+    fast: "PruningPlan | None" = None
+    """The plan of the fast frames; None = the batch has none."""
 
     @property
     def dropped_per_row(self) -> tuple[int, ...]:
         """Cells that leave every row."""
         return tuple(sum(segments) for segments in self.dropped_per_segment)
+
+    @property
+    def parts(self) -> "tuple[PruningPlan, ...]":
+        """This plan and the one of the fast frames, where they drop anything."""
+        return tuple(p for p in (self, self.fast) if p is not None and p.videos)
+
+    @property
+    def dropped_fast(self) -> int:
+        """Cells that leave fast frames."""
+        return 0 if self.fast is None else sum(v.budget for v in self.fast.videos)
 
     @property
     def frame_counts(self) -> list[int]:
@@ -135,24 +155,25 @@ class PruningPlan:
         Full cells make the count exact. With partly empty cells the number of patches depends on the choice of cells;
         then this is the largest it can be, and its distance from the smallest.
         """
-        prunable = sum(self.frame_counts)
-        most = least = (sum(self.real) - prunable) * self.cells.num_patches
-        for video in self.videos:
-            sizes = np.sort(np.tile(self.cells.sizes, video.num_frames - 1))
-            kept = len(sizes) - video.budget
-            most += self.cells.num_patches + int(sizes[len(sizes) - kept :].sum())
-            least += self.cells.num_patches + int(sizes[:kept].sum())
-        return most, most - least
+        fewest = most = 0  # patches that leave
+        for part in self.parts:
+            for video in part.videos:
+                sizes = np.sort(np.tile(part.cells.sizes, video.num_frames - len(video.whole)))
+                fewest += int(sizes[: video.budget].sum())
+                most += int(sizes[len(sizes) - video.budget :].sum())
+        return sum(self.real) * self.cells.num_patches - fewest, most - fewest
 
     @cached_property
     def on_device(self) -> "PlanTensors":
         """The plan as index tensors; there must be a prunable video."""
         counts = self.frame_counts
         first = np.concatenate([np.arange(n) == 0 for n in counts])
+        whole = np.concatenate([np.isin(np.arange(v.num_frames), v.whole) for v in self.videos])
         parts = (
             np.concatenate([np.arange(v.start, v.start + v.num_frames) for v in self.videos]),
             np.repeat(np.arange(len(counts)), counts),
             first,
+            whole,
             np.flatnonzero(~first),
             np.concatenate([np.arange(v.num_frames * self.cells.num_cells) < v.budget for v in self.videos]),
             np.array([v.budget for v in self.videos]),
@@ -175,6 +196,8 @@ class PlanTensors:
     """[P] number of the video."""
     first: Tensor
     """[P] bool, first frame of its video."""
+    whole: Tensor
+    """[P] bool, loses nothing."""
     followers: Tensor
     """[P - V] index into the P frames of those that are not first."""
     dropped: Tensor
@@ -192,27 +215,42 @@ def plan_pruning(
     topk: float,
     prune_from_frame: int = 0,
     device: torch.device | str = "cpu",
+    fast_cells: CellGrid | None = None,
 ) -> PruningPlan:
-    """Read the layout of a batch of rows of `frames_per_row` frames."""
+    """Read the layout of a batch of rows of `frames_per_row` frames; `fast_cells`: the cells of its fast frames, if there are any."""
     real: list[bool] = []
-    videos = []
-    dropped_per_segment = []
+    videos: tuple[list[PrunableVideo], ...] = ([], [])  # slow (or all), fast
+    dropped: list[list[tuple[int, int]]] = []
     for r, row in enumerate(layout):
         start = r * frames_per_row
-        dropped = []
+        dropped.append([])
         for segment in row.segments:
-            budget = 0
+            budgets = (0, 0)
             if segment.kind == MultimodalType.VIDEO:
                 check_cells(segment.cells_per_frame, cells)
-                budget = pruning_budget(segment.num_frames, cells.num_cells, topk, prune_from_frame)
-                if budget > 0:
-                    videos.append(PrunableVideo(start, segment.num_frames, budget))
-            dropped.append(max(budget, 0))
+                if segment.fast:
+                    check_cells(segment.fast_cells, fast_cells)
+                budgets = video_budgets(segment, topk, prune_from_frame)
+                for found, budget, whole in zip(videos, budgets, whole_frames(segment), strict=True):
+                    if budget > 0:
+                        found.append(PrunableVideo(start, segment.num_frames, budget, whole))
+            dropped[-1].append(budgets)
             start += segment.num_frames
         assert row.num_frames <= frames_per_row, f"row {r} has {row.num_frames} frames of {frames_per_row}"
         real += [True] * row.num_frames + [False] * (frames_per_row - row.num_frames)
-        dropped_per_segment.append(tuple(dropped))
-    return PruningPlan(cells, len(real), tuple(real), tuple(videos), tuple(dropped_per_segment), torch.device(device))
+    both, of_fast = (tuple(tuple(f(b) for b in row) for row in dropped) for f in (sum, itemgetter(1)))
+    shared = (len(real), tuple(real))
+    fast = None if fast_cells is None else PruningPlan(fast_cells, *shared, tuple(videos[1]), of_fast, torch.device(device))
+    return PruningPlan(cells, *shared, tuple(videos[0]), both, torch.device(device), fast)
+
+
+def whole_frames(video: VisualSegment) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Frames that lose nothing while the slow ones are pruned, and while the fast ones are."""
+    if not video.fast:
+        return (0,), ()
+    fast = set(video.fast)
+    slow = set(range(video.num_frames)) - fast
+    return tuple(sorted({0} | fast)), tuple(sorted({0} | slow))
 
 
 def check_cells(cells_per_frame: int, cells: CellGrid) -> None:
@@ -229,3 +267,8 @@ def check_cells(cells_per_frame: int, cells: CellGrid) -> None:
 def cell_grid(grid: tuple[int, int], window: tuple[int, int]) -> CellGrid:
     """The cells of a grid, with its derived numbers computed once."""
     return CellGrid(grid, window)
+
+
+def square_cells(grid: tuple[int, int], num_patches: int) -> CellGrid:
+    """Cells of as many rows as columns, `num_patches` patches each."""
+    return cell_grid(grid, (isqrt(num_patches), isqrt(num_patches)))

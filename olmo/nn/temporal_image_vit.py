@@ -213,6 +213,8 @@ class PrunedPatches:
     """[n] which of the F * N patches each row of `patches` holds; None = all of them, in order."""
     scores: Tensor | None = None
     """[P, C] of the prunable frames."""
+    fast_scores: Tensor | None = None
+    """[P, C] likewise over the large cells of fast frames."""
     similarity: Tensor | None = None
     """[P - 1, C] cosine of neighbouring frames, while training with the scorer."""
     idle_scorer_pass: Tensor | None = None
@@ -244,32 +246,38 @@ class TemporalVit(SiglipVisionTransformer):
         decide_at = last if config.prune_method == PruneMethod.evs else config.prune_at
         hidden = dict.fromkeys(layers)  # outputs of these blocks, [F, N, D]; the others are forgotten at once
         x = self.run(self.embed(x), range(decide_at + 1), hidden)
-        if not plan.videos:
+        if not plan.parts:
             idle = self.idle_scorer(x)
             self.run(x, range(decide_at + 1, last + 1), hidden)
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
             return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(plan.num_frames))
 
-        # [P, N, D]; no copy, which training would have to keep, where that is every frame
-        prunable = x if sum(plan.frame_counts) == plan.num_frames else x.index_select(0, plan.on_device.frames)
-        answer = self.decide(prunable, plan)
-        scores, keep_prunable = answer.scores, select(answer, plan)  # [P, C]
-        keep_cells = x.new_ones(plan.num_frames, plan.cells.num_cells, dtype=torch.bool)
-        keep_cells.index_copy_(0, plan.on_device.frames, keep_prunable)
-        keep = plan.cells.spread(keep_cells) & plan.on_device.real[:, None]  # [F, N]
-        if answer.match is not None:
-            x = x.index_copy(0, plan.on_device.frames, merge(prunable, keep_prunable, answer.match, plan))
-            hidden |= {decide_at: x} if decide_at in hidden else {}
-        similarity = neighbour_similarity(prunable, plan.cells) if self.training and config.has_scorer else None
+        keep, key_bias, similarity, scores = None, 0, None, {}
+        for part in plan.parts:  # fast frames have cells and a budget of their own
+            # [P, N, D]; no copy, which training would have to keep, where that is every frame
+            prunable = x if sum(part.frame_counts) == part.num_frames else x.index_select(0, part.on_device.frames)
+            answer = self.decide(prunable, part)
+            keep_prunable = select(answer, part)  # [P, C]
+            keep_cells = x.new_ones(part.num_frames, part.cells.num_cells, dtype=torch.bool)
+            keep_cells.index_copy_(0, part.on_device.frames, keep_prunable)
+            stays = part.cells.spread(keep_cells) & part.on_device.real[:, None]  # [F, N]
+            keep = stays if keep is None else keep & stays
+            scores["fast_scores" if part is plan.fast else "scores"] = answer.scores
+            if config.has_scorer:
+                key_bias = key_bias + log_score_bias(answer.scores, part, config.rescale_bias_min, config.bias_rescale)
+            if self.training and config.has_scorer:
+                similarity = neighbour_similarity(prunable, part.cells)
+            if answer.match is not None:
+                x = x.index_copy(0, part.on_device.frames, merge(prunable, keep_prunable, answer.match, part))
+                hidden |= {decide_at: x} if decide_at in hidden else {}
         resume = decide_at + 1
         if config.has_scorer:
-            key_bias = log_score_bias(scores, plan, config.rescale_bias_min, config.bias_rescale)
             biased = range(resume, resume + 1 if config.pruning_in_scorer else last + 1)
             x = self.run(x, biased, hidden, key_bias=key_bias)
             resume = biased.stop
         if not config.packs:
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
-            return PrunedPatches(patches, keep, None, scores, similarity, metrics=packing_metrics(plan.num_frames))
+            return PrunedPatches(patches, keep, None, similarity=similarity, metrics=packing_metrics(plan.num_frames), **scores)
 
         if config.packing == Packing.first_fit:
             packing = FirstFitPacking(keep, *plan.slots, refill=config.refill_lone_frames)
@@ -278,8 +286,8 @@ class TemporalVit(SiglipVisionTransformer):
         packed = dict.fromkeys(layers)
         self.run(packing.pack(x), range(resume, last + 1), packed, **packing.attention)
         patches = [packing.unpack(packing.pack(hidden[i]) if packed[i] is None else packed[i]) for i in layers]
-        metrics = packing_metrics(packing.rows, packing.refilled, keep.index_select(0, plan.on_device.frames))
-        return PrunedPatches(torch.cat(patches, dim=-1), keep, packing.kept, scores, similarity, metrics=metrics)
+        metrics = packing_metrics(packing.rows, packing.refilled, keep.index_select(0, plan.parts[0].on_device.frames))
+        return PrunedPatches(torch.cat(patches, dim=-1), keep, packing.kept, similarity=similarity, metrics=metrics, **scores)
 
     def run(self, x: Tensor, which: range, outputs: dict[int, Tensor | None], **attention) -> Tensor:
         """Run some blocks and note what those among the keys of `outputs` return."""
@@ -308,13 +316,13 @@ class TemporalVit(SiglipVisionTransformer):
 def log_score_bias(scores: Tensor, plan: PruningPlan, minimum: float, rescale: str) -> Tensor:
     """Scores [P, C] to the bias of every patch as a key, [F, N] in [log(minimum), 0]; 0 where nothing is up for pruning.
 
-    Scores are stretched to [minimum, 1] over each row of cells, or over the frame; first frames count as 1.
+    Scores are stretched to [minimum, 1] over each row of cells, or over the frame; first frames (whole ones) count as 1.
     """
     scores = scores.unflatten(1, plan.cells.shape)
     over = (2,) if rescale == BiasRescale.row else (1, 2)
     low, high = scores.amin(over, keepdim=True), scores.amax(over, keepdim=True)
     stretched = minimum + (scores - low) * (1 - minimum) / (high - low + 1e-6)
-    bias = stretched.log().flatten(1).masked_fill(plan.on_device.first[:, None], 0)
+    bias = stretched.log().flatten(1).masked_fill(plan.on_device.whole[:, None], 0)
     full = bias.new_zeros(plan.num_frames, plan.cells.num_cells).index_copy(0, plan.on_device.frames, bias)
     return plan.cells.spread(full)
 

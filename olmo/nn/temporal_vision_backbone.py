@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from olmo.batch import RowLayout
+from olmo.batch import FastCells, RowLayout
 from olmo.nn.image_vit import normalize_pixels
-from olmo.nn.pruning_plan import PruningPlan, plan_pruning
+from olmo.nn.pruning_plan import PruningPlan, plan_pruning, square_cells
 from olmo.nn.temporal_image_vit import PrunedPatches, TemporalVitConfig
-from olmo.nn.vision_backbone import MolmoVisionBackbone, MolmoVisionBackboneConfig, VisionOutput, gather_cells
+from olmo.nn.vision_backbone import MolmoVisionBackbone, MolmoVisionBackboneConfig, VisionOutput
 
 
 @dataclass
@@ -44,14 +44,20 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
         return self.image_vit.scorer if self.config.vit.has_scorer else None
 
     def forward(
-        self, images: Tensor | None, token_pooling: Tensor | None, layout: tuple[RowLayout, ...], image_masks: Tensor | None = None
+        self,
+        images: Tensor | None,
+        token_pooling: Tensor | None,
+        layout: tuple[RowLayout, ...],
+        image_masks: Tensor | None = None,
+        fast: FastCells | None = None,
     ) -> VisionOutput:
-        """images: [B, T, N, px]; token_pooling: [B, P, G]; see `VisionOutput`."""
+        """images: [B, T, N, px]; token_pooling: [B, P, G]; `fast`: cells that are not in it; see `VisionOutput`."""
         vit = self.config.vit
         if images is None or not vit.drops_cells:
-            return super().forward(images, token_pooling, layout, image_masks)
+            return super().forward(images, token_pooling, layout, image_masks, fast)
         frames_per_row, num_patches = images.shape[1:3]
-        plan = plan_pruning(layout, frames_per_row, vit.cells, vit.topk, vit.prune_from_frame, images.device)
+        large = None if fast is None else square_cells(vit.grid, fast.pooling.shape[-1])
+        plan = plan_pruning(layout, frames_per_row, vit.cells, vit.topk, vit.prune_from_frame, images.device, large)
         seen = self.image_vit(normalize_pixels(images.flatten(0, 1), vit.normalize), self.layers, plan)
 
         if image_masks is not None and seen.kept is not None:
@@ -62,17 +68,17 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
             some_patch = token_pooling.amax(-1).clamp(min=0).long()  # [B, P]
             keep_rows = keep_rows & seen.keep.view(len(layout), -1).gather(1, some_patch)
         kept_per_row = tuple(row.num_pooled - dropped for row, dropped in zip(layout, plan.dropped_per_row, strict=True))
-        cells = gather_cells(token_pooling, keep_rows, sum(kept_per_row), frames_per_row * num_patches)
-        if seen.kept is not None:
-            position = seen.keep.flatten().cumsum(0) - 1  # [F * N], row of `patches` that holds each kept patch
-            cells = torch.where(cells >= 0, position[cells.clamp(min=0)], -1)
+        totals = sum(kept_per_row), sum(row.num_fast_cells for row in layout) - plan.dropped_fast
+        # [F * N], row of `patches` that holds each kept patch
+        position = None if seen.kept is None else seen.keep.flatten().cumsum(0) - 1
         return VisionOutput(
-            features=self.connect(patches, cells),
-            keep_rows=keep_rows if plan.videos else None,
+            features=self.connect_rows(patches, token_pooling, keep_rows, totals, frames_per_row * num_patches, fast, position),
+            keep_rows=keep_rows if plan.parts else None,
             kept_per_row=kept_per_row,
-            dropped_per_segment=plan.dropped_per_segment if plan.videos else None,
+            dropped_per_segment=plan.dropped_per_segment if plan.parts else None,
             aux_loss=self.auxiliary_loss(seen, plan),
-            scores=self.all_scores(seen, plan),
+            scores=all_scores(seen.scores, plan),
+            fast_scores=all_scores(seen.fast_scores, plan.fast),
             metrics=seen.metrics | {"kept_fraction": sum(kept_per_row) / max(sum(row.num_pooled for row in layout), 1)},
         )
 
@@ -80,6 +86,7 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
         """Scores should be high where a cell changed: mean squared distance to 1 - similarity, over neighbours in a video."""
         if not self.training or not self.config.vit.has_scorer:
             return None
+        assert plan.fast is None, "fast frames are for inference"
         if not plan.videos:
             return seen.idle_scorer_pass
         change = 1 - seen.similarity  # [P - 1, C]
@@ -89,9 +96,10 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
         error = seen.scores.index_select(0, followers) - change.index_select(0, followers - 1)
         return self.config.vit.sim_reg_loss_coefficient * error.square().mean()
 
-    def all_scores(self, seen: PrunedPatches, plan: PruningPlan) -> Tensor | None:
-        """Scores of every frame of the batch, [F, C]."""
-        if seen.scores is None:
-            return None
-        scores = torch.ones(plan.num_frames, plan.cells.num_cells, dtype=seen.scores.dtype, device=seen.scores.device)
-        return scores.index_copy_(0, plan.on_device.frames, seen.scores.detach())
+
+def all_scores(seen: Tensor | None, plan: PruningPlan | None) -> Tensor | None:
+    """Scores [P, C] of the prunable frames as those of every frame of the batch, [F, C]."""
+    if seen is None:
+        return None
+    scores = torch.ones(plan.num_frames, plan.cells.num_cells, dtype=seen.dtype, device=seen.device)
+    return scores.index_copy_(0, plan.on_device.frames, seen.detach())

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from olmo.batch import RowLayout
+from olmo.batch import FastCells, RowLayout
 from olmo.config import BaseConfig, StrEnum, refuse_set
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.image_vit import VitAttention, VitConfig, normalize_pixels
-from olmo.nn.indices import flat_positions
+from olmo.nn.indices import flat_positions, kept_indices
 
 
 class ImagePooling2D(StrEnum):
@@ -142,6 +142,8 @@ class VisionOutput:
     """0-d, to be added to the loss; also carries the zero-weighted pass of parameters that had nothing to do."""
     scores: Tensor | None = None
     """[B * T, cells] fp32, high = keep; 1 where frames were not up for pruning."""
+    fast_scores: Tensor | None = None
+    """[B * T, cells] likewise over the large cells of fast frames; None where no fast frame loses cells."""
     metrics: dict[str, Tensor | float] = field(default_factory=dict)
     """For the log."""
 
@@ -205,9 +207,14 @@ class MolmoVisionBackbone(nn.Module):
             nn.init.zeros_(self.pad_embed)
 
     def forward(
-        self, images: Tensor | None, token_pooling: Tensor | None, layout: tuple[RowLayout, ...], image_masks: Tensor | None = None
+        self,
+        images: Tensor | None,
+        token_pooling: Tensor | None,
+        layout: tuple[RowLayout, ...],
+        image_masks: Tensor | None = None,
+        fast: FastCells | None = None,
     ) -> VisionOutput:
-        """images: [B, T, N, px]; token_pooling: [B, P, G]; see `VisionOutput`.
+        """images: [B, T, N, px]; token_pooling: [B, P, G]; `fast`: cells that are not in it; see `VisionOutput`.
 
         Without images, one dummy frame is computed with zero weight, so that every parameter takes part in the collectives
         and the gradients of a sharded model; its graph hangs on `aux_loss`.
@@ -219,8 +226,9 @@ class MolmoVisionBackbone(nn.Module):
         patches = torch.cat([hidden[i][:, prefix:] for i in self.layers], dim=-1).flatten(0, 1)  # [B * T * N, pool_dim]
         patches = self.mark_padding(patches, image_masks)
         kept = tuple(row.num_pooled for row in layout)
-        cells = gather_cells(token_pooling, (token_pooling >= 0).any(-1), sum(kept), images.shape[1] * images.shape[2])
-        return VisionOutput(self.connect(patches, cells), None, kept)
+        totals = sum(kept), sum(row.num_fast_cells for row in layout)
+        keep = (token_pooling >= 0).any(-1)  # [B, P]
+        return VisionOutput(self.connect_rows(patches, token_pooling, keep, totals, images.shape[1] * images.shape[2], fast), None, kept)
 
     def without_images(self, layout: tuple[RowLayout, ...]) -> VisionOutput:
         """The output of a batch that holds no picture: no features, and every parameter used with weight zero."""
@@ -250,6 +258,41 @@ class MolmoVisionBackbone(nn.Module):
             else:
                 patches = patches + self.pad_embed[0] * (mask == 0) + self.pad_embed[1] * ((mask > 0) & (mask < 1))
         return F.dropout(patches, self.config.image_feature_dropout, self.training)
+
+    def connect_rows(
+        self,
+        patches: Tensor,
+        token_pooling: Tensor,
+        keep: Tensor,
+        totals: tuple[int, int],
+        patches_per_row: int,
+        fast: FastCells | None = None,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Features of the rows of `token_pooling` that are kept, in their order: [K, d_model].
+
+        keep: [B, P] bool; `totals`: K, and how many of these rows belong to fast frames; `position`: which row of `patches` holds
+        each patch of the batch (None = all are there). Small and large cells are pooled apart by the same weights.
+        """
+
+        def connect(pooling: Tensor, which: Tensor, total: int) -> Tensor:
+            cells = gather_cells(pooling, which, total, patches_per_row)
+            if position is not None:
+                cells = torch.where(cells >= 0, position[cells.clamp(min=0)], -1)
+            return self.connect(patches, cells)
+
+        total, num_fast = totals
+        if fast is None or not num_fast:
+            return connect(token_pooling, keep, total)
+        filled = fast.rows >= 0  # [B, Q]
+        keep_fast = keep.gather(1, fast.rows.clamp(min=0)) & filled
+        spare = F.pad(torch.zeros_like(keep), (0, 1))  # padding goes to a column of its own
+        is_fast = spare.scatter(1, torch.where(filled, fast.rows, keep.shape[1]), True)[:, :-1]  # [B, P]
+        slow, large = keep & ~is_fast, keep & is_fast
+        features = torch.cat([connect(token_pooling, slow, total - num_fast), connect(fast.pooling, keep_fast, num_fast)])
+        place = keep.flatten().cumsum(0) - 1
+        order = [kept_indices(m.flatten(), n) for m, n in ((slow, total - num_fast), (large, num_fast))]
+        return torch.empty_like(features).index_copy(0, place[torch.cat(order)], features)
 
     def connect(self, patches: Tensor, cells: Tensor) -> Tensor:
         """Pool and project. patches: [n, pool_dim]; cells: [K, G] rows of `patches`, -1 = missing; returns [K, d_model]."""

@@ -57,7 +57,9 @@ class Collator:
             position_ids=text("position_ids"),
             subsegment_ids=text("subsegment_ids") if has_branches else None,
             images=self._images(examples),
-            token_pooling=self._pooling(examples),
+            token_pooling=self._indices(examples, "token_pooling", self.max_pooled),
+            fast_pooling=self._indices(examples, "fast_pooling"),
+            fast_rows=self._indices(examples, "fast_rows"),
             layout=tuple(self._layout(e, n) for e, n in zip(examples, lengths, strict=True)),
             metadata=[e.metadata for e in examples],
         )
@@ -100,15 +102,17 @@ class Collator:
                 row[: len(example.images)] = torch.from_numpy(example.images)
         return out
 
-    def _pooling(self, examples: Sequence[ProcessedExample]) -> torch.Tensor | None:
-        present = [e.token_pooling for e in examples if e.token_pooling is not None]
+    def _indices(self, examples: Sequence[ProcessedExample], name: str, fixed: int | None = None) -> torch.Tensor | None:
+        """Arrays of indices of one or two axes as one tensor, filled with -1."""
+        present = [array for e in examples if (array := getattr(e, name)) is not None]
         if not present:
             return None
-        size = self._size([len(p) for p in present], self.max_pooled, "rows of token_pooling", "max_pooled")
-        out = torch.full((len(examples), size, max(p.shape[1] for p in present)), -1, dtype=torch.int64)  # [B, P, G]
+        size = self._size([len(p) for p in present], fixed, f"rows of {name}", "max_pooled")
+        width = (max(p.shape[1] for p in present),) if present[0].ndim == 2 else ()
+        out = torch.full((len(examples), size, *width), -1, dtype=torch.int64)
         for row, example in zip(out, examples, strict=True):
-            if (p := example.token_pooling) is not None:
-                row[: p.shape[0], : p.shape[1]] = torch.from_numpy(p)
+            if (p := getattr(example, name)) is not None:
+                row[tuple(slice(n) for n in p.shape)] = torch.from_numpy(p)
         return out
 
     @staticmethod

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from olmo.batch import ExampleLayout, MultimodalType, VisualSegment
-from olmo.budget import pruning_budget
+from olmo.budget import video_budgets
 
 
 def dropped_cells(segments: Sequence[VisualSegment], topk: float, prune_from_frame: int = 0) -> int:
     """Visual tokens that pruning with these settings removes from `segments` (only videos are ever pruned)."""
-    return sum(pruning_budget(s.num_frames, s.cells_per_frame, topk, prune_from_frame) for s in segments if s.kind == MultimodalType.VIDEO)
+    return sum(sum(video_budgets(s, topk, prune_from_frame)) for s in segments if s.kind == MultimodalType.VIDEO)
 
 
 @dataclass
@@ -30,6 +30,10 @@ class VisionTokens:
     """[P, G] int64 ids into the T * N patches, -1 = empty; row i feeds the i-th `<im_patch>` token."""
     segments: tuple[VisualSegment, ...]
     """Host description of the frames or crops."""
+    fast_pooling: np.ndarray | None = None
+    """[Q, G'] int64, the cells of fast frames; None where there are none."""
+    fast_rows: np.ndarray | None = None
+    """[Q] int64 row of `token_pooling` that stands for each of them."""
 
     @property
     def num_tokens(self) -> int:
@@ -54,6 +58,10 @@ class ProcessedExample:
     """[T, N, patch * patch * 3] uint8 or float32 patches of the frames or crops."""
     token_pooling: np.ndarray | None = None
     """[P, G] int64 ids into the T * N patches, -1 = empty."""
+    fast_pooling: np.ndarray | None = None
+    """[Q, G'] int64, the cells of fast frames; None where there are none."""
+    fast_rows: np.ndarray | None = None
+    """[Q] int64 row of `token_pooling` that stands for each of them."""
     segments: tuple[VisualSegment, ...] = ()
     """Visual segments in frame order."""
     dropped_cells: int = 0

@@ -180,6 +180,12 @@ class DataFormatter:
             texts = [t if i % 2 else f"User: {t} Assistant:" for i, t in enumerate(texts)]
         return [f" {t}" if i or cfg.always_start_with_space else t for i, t in enumerate(texts)]
 
+    def first_requests(self, messages: list[str] | list[list[str]]) -> list[str]:
+        """The first request of every conversation that this formatter made, without the marks of its chat format."""
+        head, _, tail = self._as_turns(["\0"])[0].partition("\0")
+        first = [messages[0]] if isinstance(messages[0], str) else [conversation[0] for conversation in messages]
+        return [text.removeprefix(head).removesuffix(tail) for text in first]
+
     def _prefixed(
         self, prompt: str, style: str | None, response: str | None, rng: np.random.Generator, *, is_training: bool, for_inference: bool
     ) -> str:

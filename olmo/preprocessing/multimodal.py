@@ -1,5 +1,6 @@
 """The whole way of one example: media -> strings -> visual tokens -> one sequence."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -14,8 +15,12 @@ from olmo.preprocessing.example import ProcessedExample, VisionTokens, dropped_c
 from olmo.preprocessing.formatter import DataFormatter
 from olmo.preprocessing.images import load_image
 from olmo.preprocessing.message_tree import MessageTreeBuilder
+from olmo.preprocessing.slow_fast import FrameScorer, slow_frames
 from olmo.preprocessing.video import LoadVideo, VideoFrames, VideoPreprocessor
-from olmo.tokenizer import Tokenizer
+from olmo.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+_MEDIA_MARKS = re.compile("|".join(re.escape(SPECIAL_TOKENS[name]) for name in ("image_prompt", "video_prompt")))
+"""Where pictures go in a text."""
 
 
 def describe(example: Mapping[str, Any]) -> str:
@@ -63,12 +68,14 @@ class ExamplePreprocessor:
         load_video: LoadVideo | None = None,
         topk: float = 0.0,
         prune_from_frame: int = 0,
+        score_frames: FrameScorer | None = None,
     ):
         """`seq_len`: tokens after pruning that an example may have, when there is a limit. `topk`, `prune_from_frame`: what
-        the model prunes (topk 0 = nothing), so that lengths after pruning are known here."""
+        the model prunes (topk 0 = nothing), so that lengths after pruning are known here. `score_frames`: for
+        `video.slow_fast` by scores."""
         self.formatter, self.text, self.video, self.image, self.tokenizer = formatter, text, video, image, tokenizer
         self.is_training, self.for_inference, self.seq_len = is_training, for_inference, seq_len
-        self.load_video, self.topk, self.prune_from_frame = load_video, topk, prune_from_frame
+        self.load_video, self.topk, self.prune_from_frame, self.score_frames = load_video, topk, prune_from_frame, score_frames
 
     @property
     def max_frames(self) -> int:
@@ -143,13 +150,16 @@ class ExamplePreprocessor:
                 weight = [weight[i] for i in order]
         if len(messages) == 1 and isinstance(weight, (list, tuple)):
             weight = weight[:1]
+        example = self._with_slow_frames(example, messages)
         vision = self._vision(example, messages, rng)
         dropped = 0 if vision is None else dropped_cells(vision.segments, self.topk, self.prune_from_frame)
         limit = None if self.seq_len is None else self.seq_len + dropped
         sequence = self.text(messages, vision.blocks if vision else (), weight, limit)
         pooled = len(vision.token_pooling) if vision else 0
-        if int((sequence.input_tokens == self.tokenizer.image_patch_id).sum()) != pooled:
-            raise OLMoDataError("its text contains the reserved token <im_patch>")
+        placeholders = (self.tokenizer.image_patch_id,) if self.video is None else self.video.placeholders
+        if int(np.isin(sequence.input_tokens, placeholders).sum()) != pooled:
+            reserved = " or ".join(text for text, i in self.tokenizer.special_ids.items() if i in placeholders)
+            raise OLMoDataError(f"its text contains the reserved token {reserved}")
         return ProcessedExample(
             input_tokens=sequence.input_tokens,
             target_tokens=sequence.target_tokens,
@@ -158,11 +168,23 @@ class ExamplePreprocessor:
             subsegment_ids=sequence.subsegment_ids,
             images=vision.images if vision else None,
             token_pooling=vision.token_pooling if vision else None,
+            fast_pooling=vision.fast_pooling if vision else None,
+            fast_rows=vision.fast_rows if vision else None,
             segments=vision.segments if vision else (),
             dropped_cells=dropped,
             name=name,
             metadata={**(example.get("metadata") or {}), **self._media_metadata(example), **(found or {})},
         )
+
+    def _with_slow_frames(self, example: Mapping[str, Any], messages: list) -> Mapping[str, Any]:
+        """The example with its video divided into slow and fast frames, where the config asks for it."""
+        video = example.get("video")
+        if video is None or self.video.slow_fast is None:
+            return example
+        own = (example.get("metadata") or {}).get("frame_sel_input")
+        asked = [_MEDIA_MARKS.sub("", text).strip() for text in self.formatter.first_requests(messages)] if own is None else [own]
+        slow = slow_frames(self.video.slow_fast, video.frames, video.timestamps, asked, self.score_frames)
+        return {**example, "video": replace(video, slow=slow)}
 
     def _vision(self, example: Mapping[str, Any], messages: list, rng: np.random.Generator) -> VisionTokens | None:
         video, image = example.get("video"), example.get("image")
@@ -178,15 +200,16 @@ class ExamplePreprocessor:
         """Tokens left for subtitles when the frames and the longest branch are in (None = no limit)."""
         if self.seq_len is None or not video.subtitle:
             return None
-        dropped = dropped_cells([self.video.segment(len(video))], self.topk, self.prune_from_frame)
-        frames = len(self.video.frame_tokens(video.timestamps))
+        dropped = dropped_cells([self.video.segment(len(video), slow=video.slow)], self.topk, self.prune_from_frame)
+        frames = len(self.video.frame_tokens(video.timestamps, video.slow))
         return self.seq_len + dropped - frames - self.text.text_length(messages)
 
     @staticmethod
     def _media_metadata(example: Mapping[str, Any]) -> dict[str, Any]:
         video, image = example.get("video"), example.get("image")
         if video is not None:
-            return {"image_size": tuple(video.size_wh), "frame_times": [float(t) for t in video.timestamps]}
+            slow = {} if video.slow is None else {"slow_frames": np.flatnonzero(video.slow).tolist()}
+            return {"image_size": tuple(video.size_wh), "frame_times": [float(t) for t in video.timestamps], **slow}
         if isinstance(image, list):
             return {"image_group_size": [(i.shape[1], i.shape[0]) for i in image]}
         return {} if image is None else {"image_size": (image.shape[1], image.shape[0])}

@@ -12,7 +12,8 @@ from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.preprocessing.example import VisionTokens
 from olmo.preprocessing.frame_sampling import DEFAULT_CANDIDATE_FPS, FewerFrames, FrameSampler, TimeSampler
 from olmo.preprocessing.images import PixelConfig
-from olmo.preprocessing.pooling import frame_windows, shifted
+from olmo.preprocessing.pooling import NO_PATCH, frame_windows, shifted
+from olmo.preprocessing.slow_fast import FastToken, SlowFastConfig, choose_period, periodic
 from olmo.tokenizer import Tokenizer
 
 Subtitle = str | Mapping[tuple[float, float], str] | Sequence[tuple[float, float, str]] | None
@@ -46,6 +47,8 @@ class VideoFrames:
     """Width and height of the original frames; taken from `frames` when not given."""
     sampled: int | None = None
     """Frames that were sampled before some were left out to see fewer of them; None where none were."""
+    slow: np.ndarray | None = None
+    """[T] bool: which frames are pooled as usual, when the others are pooled over larger windows; None = all are."""
 
     def __post_init__(self):
         if len(self.frames) != len(self.timestamps):
@@ -119,6 +122,8 @@ class VideoPreprocessorConfig(BaseConfig):
     """A marker pair around every frame, as released checkpoints expect; false = one pair around all frames (the published code default)."""
     max_subtitle_tokens: int | None = None
     """Most tokens of the subtitle block (null = as many as fit beside the question)."""
+    slow_fast: SlowFastConfig = field(default_factory=SlowFastConfig)
+    """Fewer visual tokens for most frames of a long video, when questions are asked."""
 
     def check(self) -> None:
         """Refuse values that nothing implements."""
@@ -130,6 +135,7 @@ class VideoPreprocessorConfig(BaseConfig):
             raise OLMoConfigurationError("video.cache_videos false is not supported: videos are read from local files")
         if self.time_mode not in _TIME_MODES:
             raise OLMoConfigurationError(f"unknown video.time_mode '{self.time_mode}'; known: {', '.join(_TIME_MODES)}")
+        self.slow_fast.check(self.max_frames, self.pooling_w)
         _ = self.reader_backend, self.subtitle_rule
 
     @property
@@ -187,6 +193,11 @@ class VideoPreprocessor:
         self.config, self.pixels, self.tokenizer, self.fewer = config, pixels, tokenizer, fewer
         window = frame_windows(pixels.grid, config.pooling_h, config.pooling_w)
         self.frame_pooling = window.reshape(-1, window.shape[-1])  # [cells, G]
+        self.slow_fast = None if config.slow_fast.mode is None else config.slow_fast
+        self.fast_pooling = None
+        if self.slow_fast is not None:
+            large = frame_windows(pixels.grid, self.slow_fast.fast_window, self.slow_fast.fast_window)
+            self.fast_pooling = large.reshape(-1, large.shape[-1])  # [fast cells, G']
         self.full_cells = self.cells_per_frame if full_cells is None else full_cells
 
     @property
@@ -198,39 +209,73 @@ class VideoPreprocessor:
         """Most frames that the model gets of one video."""
         return self.config.max_frames if self.fewer is None else self.fewer.count(self.config.max_frames)
 
-    def segment(self, num_frames: int, sampled: int | None = None) -> VisualSegment:
-        """`num_frames` frames that are left of `sampled` ones (default: all of them)."""
+    @property
+    def placeholders(self) -> tuple[int, ...]:
+        """Ids of the tokens at which cells enter."""
+        low = self.slow_fast is not None and self.slow_fast.fast_token == FastToken.image_low_res
+        return (self.tokenizer.image_patch_id, self.tokenizer.image_low_res_id) if low else (self.tokenizer.image_patch_id,)
+
+    def evenly(self, num_frames: int) -> np.ndarray | None:
+        """Which frames of a video of that length are slow where no score decides, see `VideoFrames.slow`."""
+        return None if self.slow_fast is None else periodic(num_frames, choose_period(num_frames, self.slow_fast.limits))
+
+    def segment(self, num_frames: int, sampled: int | None = None, slow: np.ndarray | None = None) -> VisualSegment:
+        """`num_frames` frames that are left of `sampled` ones (default: all of them), see `VideoFrames.slow`."""
         full = (num_frames if sampled is None else sampled) * self.full_cells
-        return VisualSegment(MultimodalType.VIDEO, num_frames, self.cells_per_frame, spared=full - num_frames * self.cells_per_frame)
+        plain = VisualSegment(MultimodalType.VIDEO, num_frames, self.cells_per_frame, spared=full - num_frames * self.cells_per_frame)
+        if slow is None or slow.all():
+            return plain
+        return replace(plain, fast=tuple(np.flatnonzero(~slow).tolist()), fast_cells=len(self.fast_pooling))
 
     def __call__(self, video: VideoFrames, max_subtitle_tokens: int | None = None) -> VisionTokens:
         """`max_subtitle_tokens`: room that this example leaves for subtitles, on top of the configured limit (None = no limit)."""
         if len(video) == 0:
             raise OLMoDataError("the video has no frames")
-        frame_tokens = self.frame_tokens(video.timestamps)
+        frame_tokens = self.frame_tokens(video.timestamps, video.slow)
         subtitle = self.subtitle_tokens(video.subtitle, video.timestamps)
         if max_subtitle_tokens is not None:
             subtitle = subtitle[: max(0, max_subtitle_tokens)]
         crops = self.pixels.resize_frames(video.frames)
-        offsets = np.arange(len(video), dtype=np.int64)[:, None, None] * self.pixels.num_patches
-        pooling = shifted(self.frame_pooling, offsets)  # [T, cells, G]
+        segment = self.segment(len(video), video.sampled, video.slow)
         return VisionTokens(
             blocks=[np.concatenate([frame_tokens, np.asarray(subtitle, dtype=np.int64)])],
             images=self.pixels.to_patches(crops),
-            token_pooling=pooling.reshape(-1, pooling.shape[-1]),
-            segments=(self.segment(len(video), video.sampled),),
+            segments=(segment,),
+            **self._pooling(segment),
         )
 
-    def frame_tokens(self, timestamps: Sequence[float]) -> np.ndarray:
-        """Tokens of all frames without subtitles."""
+    def _pooling(self, segment: VisualSegment) -> dict[str, np.ndarray]:
+        """`token_pooling` of all frames and, where some are fast, what is beside it."""
+        offsets = np.arange(segment.num_frames, dtype=np.int64)[:, None, None] * self.pixels.num_patches
+        pooling = shifted(self.frame_pooling, offsets)  # [T, cells, G]
+        if not segment.fast:
+            return {"token_pooling": pooling.reshape(-1, pooling.shape[-1])}
+        windows = shifted(self.fast_pooling, offsets[list(segment.fast)])  # [fast frames, fast cells, G']
+        stands_for = np.full((*windows.shape[:2], pooling.shape[2]), NO_PATCH)
+        stands_for[..., 0] = windows.max(-1)
+        parts = list(pooling)
+        for frame, part in zip(segment.fast, stands_for, strict=True):
+            parts[frame] = part
+        is_fast = np.isin(np.arange(segment.num_frames), segment.fast).repeat(segment.frame_cells)
+        return {
+            "token_pooling": np.concatenate(parts),
+            "fast_pooling": windows.reshape(-1, windows.shape[-1]),
+            "fast_rows": np.flatnonzero(is_fast),
+        }
+
+    def frame_tokens(self, timestamps: Sequence[float], slow: np.ndarray | None = None) -> np.ndarray:
+        """Tokens of all frames without subtitles, see `VideoFrames.slow`."""
         cfg, tok = self.config, self.tokenizer
         frame_marks = (tok.frame_start_id, tok.frame_end_id) if cfg.use_frame_special_tokens else (tok.image_start_id, tok.image_end_id)
         start, end = ([m] for m in frame_marks)
-        cells = [tok.image_patch_id] * self.cells_per_frame
+        cells = fast_cells = [tok.image_patch_id] * self.cells_per_frame
+        if self.fast_pooling is not None:
+            fast_cells = [self.placeholders[-1]] * len(self.fast_pooling)
         ids: list[int] = []
         for k, t in enumerate(timestamps):
             ids += self._prefix(k, float(t))
-            ids += start + cells + end if cfg.per_frame_special_token else cells
+            own = cells if slow is None or slow[k] else fast_cells
+            ids += start + own + end if cfg.per_frame_special_token else own
         if not cfg.per_frame_special_token:
             ids = start + ids + end
         return np.asarray(ids, dtype=np.int64)

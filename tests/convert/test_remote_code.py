@@ -174,6 +174,13 @@ def test_a_fresh_process_computes_the_same(folder):
         assert generate(ours, inputs, 12).token_ids[0] == theirs["generated"].tolist()
 
 
+def test_fast_frames_are_no_part_of_an_export(tmp_path):
+    model = pruned_model()
+    model.config.mm_preprocessor.video.slow_fast.mode = "periodic"
+    with pytest.raises(OLMoConfigurationError, match="slow_fast.mode must be null"):
+        export(model, tmp_path / "out")
+
+
 @pytest.mark.parametrize("method", ["fewer_frames", "lower_resolution"])
 def test_models_that_see_less(tmp_path, method):
     """Their weights are those of an unpruned model, but an exported processor would show it everything."""

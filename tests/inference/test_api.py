@@ -13,17 +13,6 @@ from olmo.inference import Answer, load
 from olmo.inference.api import RecentVideo, in_proportion
 from olmo.preprocessing.frame_sampling import TimeSampler
 from olmo.preprocessing.video import VideoFrames
-from tests.inference.tiny import videos, write_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return videos(tmp_path_factory.mktemp("videos"), 4)
 
 
 @pytest.fixture(scope="module")

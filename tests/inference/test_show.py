@@ -21,6 +21,7 @@ def an_answer(frames: int = 5, size: tuple[int, int] = (40, 64), keep: bool = Tr
         keep_cells=rng.random((frames, grid.num_cells)) < 0.5 if keep else None,
         scores=rng.random((frames, grid.num_cells)) if keep else None,
         grid=grid,
+        slow=None,
         tokens_before=100,
         tokens_after=60,
         seconds={"video": 0.1, "total": 0.2},

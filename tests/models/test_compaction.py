@@ -99,7 +99,7 @@ def test_gather_equals_a_loop(case, extra):
     b, keep = case
     rows = kept_by_loop(b, keep)
     longest = max(map(len, rows))
-    short = compact(b, keep, dropped(b, keep), PATCH)
+    short = compact(b, keep, dropped(b, keep), (PATCH,))
     if extra is not None:
         short = fit_length(short, longest + extra)
     assert short.input_ids.shape[1] == longest + (extra or 0)
@@ -116,7 +116,7 @@ def test_renumbering_counts_what_is_left(case):
     """Without gaps the positions are those of a sequence that never had the dropped tokens. Seen to fail with the count
     not restarted for every packed example."""
     b, keep = case
-    short = compact(b, keep, dropped(b, keep), PATCH, True)
+    short = compact(b, keep, dropped(b, keep), (PATCH,), True)
     for positions, subsegments, row in zip(short.position_ids.tolist(), short.subsegment_ids.tolist(), short.layout, strict=True):
         seen: dict[int, int] = {}
         for position, example in zip(positions[: row.num_tokens], subsegments, strict=False):

@@ -123,9 +123,10 @@ def cosine(a, b):
     return (a * b).sum() / (a.norm() * b.norm())
 
 
-def slow_selection(scores: list[list[float]], budget: int) -> list[list[bool]]:
-    """Drop the `budget` lowest cells of frames 1.., the earlier one first among equals."""
-    order = sorted((s, f, c) for f, row in enumerate(scores) for c, s in enumerate(row) if f > 0)
+def slow_selection(scores: list[list[float]], budget: int, frames: list[int] | None = None) -> list[list[bool]]:
+    """Drop the `budget` lowest cells of frames 1.. (of those among `frames`), the earlier one first among equals."""
+    frames = list(range(len(scores))) if frames is None else frames
+    order = sorted((s, f, c) for f, row in enumerate(scores) for c, s in enumerate(row) if f > 0 and f in frames)
     keep = [[True] * len(row) for row in scores]
     for _, f, c in order[:budget]:
         keep[f][c] = False
@@ -158,10 +159,21 @@ def slow_change(frames, table):
     )
 
 
-def slow_forward(backbone: TemporalVisionBackbone, images, pooling, layout):
-    """(features, auxiliary loss, {(row, frame): ([C] bool, [C] scores)}) of the scorer method, one frame at a time."""
+def slow_budget(frames: list[int], cells: int, config) -> int:
+    """Cells that leave these frames of a video, of which the first one may not lose any."""
+    counted = sum(f >= config.prune_from_frame for f in frames)
+    return min(int(np.float32(cells * config.topk) * np.float32(counted)), cells * sum(f > 0 for f in frames))
+
+
+def slow_forward(backbone: TemporalVisionBackbone, images, pooling, layout, fast=None):
+    """(features, auxiliary loss, {(row, frame): ([C] bool, [C] scores)}) of the scorer method, one frame at a time.
+
+    `fast`: windows of the fast frames, which have budgets and cells of their own, and the rows of `pooling` that they stand in for.
+    """
     config, vit = backbone.config.vit, backbone.image_vit
-    table = cell_table(config.grid, config.cells.window)
+    side = 0 if fast is None else round(fast.pooling.shape[2] ** 0.5)
+    shapes = [config.cells.window] + ([(side, side)] if side else [])  # slow, fast
+    tables = [cell_table(config.grid, shape) for shape in shapes]
     dtype = vit.positional_embedding.dtype
     pixels = (images.float() / 255 * 2 - 1).to(dtype)
     last = max(backbone.layers)
@@ -176,23 +188,24 @@ def slow_forward(backbone: TemporalVisionBackbone, images, pooling, layout):
                     hidden.append(vit_block(vit.blocks[i], hidden[-1]))
                 frames.append(hidden)
             scored = [hidden[-1] for hidden in frames]
-            budget = 0
-            if segment.kind == VIDEO:
-                budget = int(np.float32(len(table) * config.topk) * np.float32(segment.num_frames - config.prune_from_frame))
-                budget = max(0, min(budget, len(table) * (segment.num_frames - 1)))
-            if budget:
-                scores = slow_scores(vit.scorer, scored, table)
-                keep = slow_selection(scores.float().tolist(), budget)
-                change = slow_change(scored, table)
-                errors += [(scores[1:] - change).square().flatten()]
+            decided = {}  # frame -> keep, scores, number of its kind
+            for kind, table in enumerate(tables):
+                own = [f for f in range(segment.num_frames) if (f in segment.fast) == kind]
+                budget = slow_budget(own, len(table), config) if segment.kind == VIDEO else 0
+                if budget:
+                    scores = slow_scores(vit.scorer, scored, table)
+                    keep = slow_selection(scores.float().tolist(), budget, own)
+                    errors += [(scores[1:] - slow_change(scored, table)).square().flatten()]
+                    decided |= {f: (keep[f], scores[f], kind) for f in own}
             for f, hidden in enumerate(frames):
                 bias = torch.zeros(config.num_patches, dtype=dtype)
                 alive = torch.ones(config.num_patches, dtype=torch.bool)
-                if budget:
-                    kept[r, start + f] = keep[f], scores[f]
+                if f in decided:
+                    keep, scores, kind = decided[f]
+                    kept[r, start + f] = keep, scores
                     if f:
-                        bias = slow_bias(scores[f], config, table)
-                    for cell, stays in zip(table, keep[f], strict=True):
+                        bias = slow_bias(scores, config, tables[kind], shapes[kind])
+                    for cell, stays in zip(tables[kind], keep, strict=True):
                         alive[[p for p in cell if p >= 0]] = stays
                 hidden.append(vit_block(vit.blocks[config.prune_at + 1], hidden[-1], bias))
                 after = bias if not config.pruning_in_scorer else torch.where(alive, 0.0, -torch.inf).to(dtype)
@@ -204,7 +217,11 @@ def slow_forward(backbone: TemporalVisionBackbone, images, pooling, layout):
                 patches.append(torch.cat([hidden[i + 1] for i in backbone.layers], dim=-1))
                 cell_alive |= {(start + f) * config.num_patches + p: bool(a) for p, a in enumerate(alive)}
             start += segment.num_frames
-        for cell in pooling[r].tolist():
+        cells = pooling[r].tolist()
+        for q, place in enumerate([] if fast is None else fast.rows[r].tolist()):
+            if place >= 0:
+                cells[place] = fast.pooling[r, q].tolist()
+        for cell in cells:
             members = [p for p in cell if p >= 0]
             if members and cell_alive[members[0]]:
                 x = torch.stack([patches[p // config.num_patches][p % config.num_patches] for p in members])
@@ -215,9 +232,9 @@ def slow_forward(backbone: TemporalVisionBackbone, images, pooling, layout):
     return torch.stack(features), aux, kept
 
 
-def slow_bias(scores, config, table):
+def slow_bias(scores, config, table, window):
     """Log of the scores of one frame, stretched over a row of cells or over the frame, for every patch."""
-    columns = -(-config.grid[1] // config.cells.window[1])
+    columns = -(-config.grid[1] // window[1])
     bias = torch.zeros(config.num_patches, dtype=scores.dtype)
     for c, cell in enumerate(table):
         peers = scores if config.bias_rescale == "frame" else scores[c // columns * columns : (c // columns + 1) * columns]

@@ -150,6 +150,29 @@ def test_every_cell_costs_its_own_window(name, same):
     assert (image == video) == same and image <= video
 
 
+def test_slow_and_fast_frames_are_the_sum_of_their_kinds():
+    """8 frames, 2 of them slow: pruned by the budgets of both kinds, 9 x 9 patches in a cell of the connector, and two passes of the
+    scorer over all frames. Seen to fail with fast cells counted as small ones."""
+    config = stts(topk=0.5)
+    fast = (1, 2, 3, 5, 6, 7)
+    video = VisualSegment(MultimodalType.VIDEO, 8, 81, fast=fast, fast_cells=9)
+    row = RowLayout((video,), num_tokens=216 + 16, num_pooled=216)
+
+    def of(segment, **options):
+        return flops_for_layout(config, [RowLayout((segment,), segment.num_cells, segment.num_cells)], **options)
+
+    found, unpruned = flops_for_layout(config, [row]), flops_for_layout(config, [row], topk=0.0)
+    plain = of(VisualSegment(MultimodalType.VIDEO, 8, 81))
+    assert unpruned.vit == of(VisualSegment(MultimodalType.VIDEO, 8, 81), topk=0.0).vit and unpruned.scorer == 0
+    # slow: int(81 * .5 * 2) = 81 of the second slow frame's 81; fast: int(9 * .5 * 6) = 27 of 54
+    per_token = flops_for_layout(config, [RowLayout((), 1, 0)]).llm_linear
+    assert found.llm_linear == pytest.approx(per_token * (216 + 16 - 81 - 27))
+    small = of(VisualSegment(MultimodalType.VIDEO, 1, 81), topk=0.0).connector / 81
+    large = (unpruned.connector - 162 * small) / 54
+    assert found.connector == pytest.approx(81 * small + 27 * large) and 3 * small < large < 9 * small
+    assert plain.scorer < found.scorer < 2 * plain.scorer  # the large cells pool as many patches, but are fewer for the MLP
+
+
 def test_attention_under_the_real_mask():
     """A batch on the host: pictures see each other both ways, packed examples and branches do not see each other; after pruning
     with the mask of what is left. Seen to fail with the causal count, and with the share of one video given to another."""

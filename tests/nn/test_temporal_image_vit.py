@@ -219,7 +219,7 @@ def test_bias(rescale, grid):
     table = cell_table(grid, (3, 3))
     expected = torch.zeros_like(bias)
     for f, own in ((3, 1), (4, 2), (8, 4)):  # frames 1.. of the videos, behind two images each
-        expected[f] = slow_bias(scores[own], config, table)
+        expected[f] = slow_bias(scores[own], config, table, config.cells.window)
     torch.testing.assert_close(bias, expected)
     assert torch.allclose(bias[3], torch.tensor(-2.0), atol=1e-5)
 

@@ -180,3 +180,13 @@ def test_settings_that_nothing_implements_are_refused(config, reason):
 def test_published_point_formatter_block_is_dropped():
     raw = {"_point_formatter": {"pointing_format": "default"}, "message_format": "qwen3"}
     assert DataFormatterConfig.from_dict(raw).message_format == "qwen3"
+
+
+@pytest.mark.parametrize("message_format", ["none", "role", "qwen3"])
+def test_first_requests_are_without_marks(message_format):
+    """Of one conversation, and of several."""
+    formatter = DataFormatter(DataFormatterConfig(message_format=message_format))
+    rng = np.random.default_rng(0)
+    messages, _ = formatter({"question": "One?", "style": "user_qa"}, rng, for_inference=True)
+    several, _ = formatter({"message_list": [{"question": q, "answer": "a", "style": "user_qa"} for q in ("One?", "Two?")]}, rng)
+    assert formatter.first_requests(messages) == ["One?"] and formatter.first_requests(several) == ["One?", "Two?"]

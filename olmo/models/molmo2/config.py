@@ -14,6 +14,7 @@ from olmo.nn.attention_mask import BiDirectionalAttn
 from olmo.nn.llm_config import LlmConfig
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
 from olmo.preprocessing.formatter import DataFormatterConfig
+from olmo.preprocessing.slow_fast import FastToken
 from olmo.tokenizer import SPECIAL_TOKENS
 
 
@@ -66,6 +67,8 @@ class Molmo2Config(ModelConfig):
         self.llm.validate()
         if self.vision_backbone is not None:
             self.vision_backbone.validate()
+            video = self.mm_preprocessor.video
+            video.slow_fast.check(video.max_frames, video.pooling_w)
         if self.cp_enabled or self.apply_cp_to_vision_backbone:
             raise OLMoConfigurationError(
                 "model.cp_enabled and model.apply_cp_to_vision_backbone must be false: there is no context parallelism"
@@ -88,6 +91,12 @@ class Molmo2Config(ModelConfig):
                         f"bi_directional_attn 'within_image' needs mm_preprocessor.{block}.{switch}: true, "
                         "because it tells images apart by their start tokens"
                     )
+
+    def placeholder_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens at which visual features enter."""
+        slow_fast, ids = self.mm_preprocessor.video.slow_fast, self.special_token_ids()
+        low = slow_fast.mode is not None and slow_fast.fast_token == FastToken.image_low_res
+        return (ids["image_patch"], ids["image_low_res"]) if low else (ids["image_patch"],)
 
     def build_model(self, device: torch.device | str = "meta") -> ModelBase:
         with torch.device(device):

@@ -10,7 +10,7 @@ from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.models.model import DecodeState, LogitRows, ModelBase, ModelOutput
 from olmo.models.molmo2.config import Molmo2Config
 from olmo.nn.attention_mask import BiDirectionalAttn, Mask, TokenAttributes, build_mask, dense_mask, token_attributes
-from olmo.nn.indices import flat_positions
+from olmo.nn.indices import any_of, flat_positions
 from olmo.nn.kv_cache import KVCache
 from olmo.nn.llm import Transformer
 from olmo.nn.vision_backbone import VisionOutput
@@ -26,6 +26,7 @@ class Molmo2Model(ModelBase):
         self.config = config
         self.special_token_ids = config.special_token_ids()
         self.image_patch_id = self.special_token_ids["image_patch"]
+        self.placeholder_ids = config.placeholder_ids()
         self.transformer = Transformer(config.llm)
         self.vision_backbone = None if config.vision_backbone is None else config.vision_backbone.build(config.llm)
         self.run_vision_without_images = False
@@ -80,7 +81,7 @@ class Molmo2Model(ModelBase):
             return None
         if batch.images is None and not self.run_vision_without_images:
             return None
-        return self.vision_backbone(batch.images, batch.token_pooling, batch.layout, batch.image_masks)
+        return self.vision_backbone(batch.images, batch.token_pooling, batch.layout, batch.image_masks, batch.fast)
 
     def shorten(self, batch: Batch, vision: VisionOutput | None, pad_to: int | None) -> Batch:
         """The batch that the language model sees: here the same, padded or cut to `pad_to` tokens per row."""
@@ -107,7 +108,8 @@ class Molmo2Model(ModelBase):
 
     def _add_features(self, x: torch.Tensor, batch: Batch, features: torch.Tensor) -> torch.Tensor:
         # x: [B, S, d], features: [K, d] in the order of the <im_patch> tokens
-        where = flat_positions(batch.input_ids == self.image_patch_id, features.shape[0], "visual features for the <im_patch> tokens")
+        is_cell = any_of(batch.input_ids, self.placeholder_ids)
+        where = flat_positions(is_cell, features.shape[0], "visual features for the <im_patch> tokens")
         return x.flatten(0, 1).index_add(0, where, features.to(x.dtype)).view_as(x)
 
     def _rows(self, batch: Batch, which: LogitRows) -> torch.Tensor:

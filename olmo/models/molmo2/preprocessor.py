@@ -1,8 +1,11 @@
 """The preprocessor settings of Molmo2, and the way from a model config to a working preprocessor."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
+from olmo.batch import MultimodalType, VisualSegment
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.pruning_plan import CellGrid, cell_grid
 from olmo.preprocessing.collator import Collator
@@ -13,6 +16,7 @@ from olmo.preprocessing.frame_sampling import FewerFrames
 from olmo.preprocessing.images import PixelConfig
 from olmo.preprocessing.message_tree import MessageTreeBuilder, TextPreprocessorConfig
 from olmo.preprocessing.multimodal import ExamplePreprocessor
+from olmo.preprocessing.slow_fast import FrameScorer, choose_period, periodic
 from olmo.preprocessing.video import LoadVideo, VideoPreprocessor, VideoPreprocessorConfig
 from olmo.tokenizer import Tokenizer, build_tokenizer
 
@@ -94,6 +98,26 @@ def video_cells(model_config: Any, full: bool = False) -> CellGrid:
     return cell_grid(vit.full_grid if full else vit.grid, (video.pooling_h, video.pooling_w))
 
 
+def fast_cells(model_config: Any) -> CellGrid:
+    """How the cells of a fast frame lie on it."""
+    window = model_config.mm_preprocessor.video.slow_fast.fast_window
+    return cell_grid(model_config.vision_backbone.vit.grid, (window, window))
+
+
+def longest_video(model_config: Any) -> VisualSegment:
+    """A video of the most frames, as the model gets it."""
+    cfg, vit = model_config.mm_preprocessor.video, model_config.vision_backbone.vit
+    fewer, sampled = model_config.mm_preprocessor.fewer_frames(vit), cfg.max_frames
+    seen = sampled if fewer is None else fewer.count(sampled)
+    cells = video_cells(model_config).num_cells
+    spared = sampled * video_cells(model_config, full=True).num_cells - seen * cells
+    video = VisualSegment(MultimodalType.VIDEO, seen, cells, spared)
+    if cfg.slow_fast.mode is None:
+        return video
+    fast = np.flatnonzero(~periodic(seen, choose_period(seen, cfg.slow_fast.limits)))
+    return replace(video, fast=tuple(fast.tolist()), fast_cells=fast_cells(model_config).num_cells)
+
+
 def build_preprocessor(
     model_config: Any,
     *,
@@ -102,17 +126,22 @@ def build_preprocessor(
     seq_len: int | None = None,
     load_video: LoadVideo | None = None,
     tokenizer: Tokenizer | None = None,
+    score_frames: FrameScorer | None = None,
 ) -> ExamplePreprocessor:
     """The preprocessor that goes with a model config (`llm`, `vision_backbone`, `data_formatter`, `mm_preprocessor`).
 
     `seq_len` counts tokens after pruning. `load_video` reads video files and comes from the data side; without it only
-    decoded `VideoFrames` are taken.
+    decoded `VideoFrames` are taken. `score_frames` is needed where `video.slow_fast` goes by scores.
     """
     cfg = model_config.mm_preprocessor
     tokenizer = tokenizer or build_llm_tokenizer(model_config.llm)
     video = image = None
     topk, prune_from_frame = 0.0, 0
     if model_config.vision_backbone is not None:
+        if is_training and cfg.video.slow_fast.mode is not None:
+            raise OLMoConfigurationError(
+                "mm_preprocessor.video.slow_fast.mode must be null in training: slow and fast frames are for asking and evaluating"
+            )
         pixels = pixel_config(model_config.vision_backbone)
         fewer = cfg.fewer_frames(model_config.vision_backbone.vit)
         video = VideoPreprocessor(cfg.video, pixels, tokenizer, fewer, video_cells(model_config, full=True).num_cells)
@@ -132,6 +161,7 @@ def build_preprocessor(
         load_video=load_video,
         topk=topk,
         prune_from_frame=prune_from_frame,
+        score_frames=score_frames,
     )
 
 
@@ -143,7 +173,8 @@ def build_collator(preprocessor: ExamplePreprocessor, *, pad_to: str | None = No
 def _check_fits(video: VideoPreprocessor, seq_len: int, topk: float, prune_from_frame: int) -> None:
     """Refuse settings under which a long video cannot fit, before anything is decoded."""
     n = video.max_frames
-    tokens = len(video.frame_tokens(range(n))) - dropped_cells([video.segment(n)], topk, prune_from_frame)
+    slow = video.evenly(n)
+    tokens = len(video.frame_tokens(range(n), slow)) - dropped_cells([video.segment(n, slow=slow)], topk, prune_from_frame)
     if tokens >= seq_len:
         raise OLMoConfigurationError(
             f"a video of max_frames {video.config.max_frames} takes at least {tokens} tokens after pruning, which leaves no room for text "

@@ -5,20 +5,21 @@ branches and loss weights stay what they were. All lengths are host integers (`V
 waits for the device.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
 import torch
 
 from olmo.batch import EXAMPLE_STRIDE, PAD_ID, Batch, RowLayout
-from olmo.nn.indices import check_total
+from olmo.nn.indices import any_of, check_total
 
 
 def compact(
     batch: Batch,
     keep_rows: torch.Tensor,
     dropped_per_segment: tuple[tuple[int, ...], ...],
-    image_patch_id: int,
+    placeholder_ids: Sequence[int],
     renumber: bool = False,
 ) -> Batch:
     """Drop the `<im_patch>` tokens whose row of `token_pooling` is not kept (`keep_rows` bool [B, P]).
@@ -27,7 +28,7 @@ def compact(
     longest one. Position ids keep their values (time stays what it was) unless `renumber` closes the gaps.
     """
     layout = tuple(shorter_row(row, dropped) for row, dropped in zip(batch.layout, dropped_per_segment, strict=True))
-    keep = kept_tokens(batch, keep_rows, image_patch_id)
+    keep = kept_tokens(batch, keep_rows, placeholder_ids)
     check_total(keep, sum(row.num_tokens for row in layout), "tokens after pruning by the layout (<im_patch> tokens and cells must match)")
     if renumber:
         batch = replace(batch, position_ids=closed_positions(batch, keep))
@@ -43,14 +44,14 @@ def shorter_row(row: RowLayout, dropped: tuple[int, ...]) -> RowLayout:
     return replace(row, num_tokens=row.num_tokens - lost, num_pooled=row.num_pooled - lost, examples=examples)
 
 
-def kept_tokens(batch: Batch, keep_rows: torch.Tensor, image_patch_id: int) -> torch.Tensor:
+def kept_tokens(batch: Batch, keep_rows: torch.Tensor, placeholder_ids: Sequence[int]) -> torch.Tensor:
     """Bool [B, S]: the tokens that stay (padding does not)."""
     # the j-th <im_patch> token of a row belongs to the row's j-th pooled group that holds a patch
     pooled = (batch.token_pooling >= 0).any(-1)  # [B, P]
     ordinal = torch.where(pooled, pooled.cumsum(1) - 1, pooled.shape[1])  # empty groups go to a spare column
     keep_nth = torch.zeros(pooled.shape[0], pooled.shape[1] + 1, dtype=torch.bool, device=pooled.device)
     keep_nth = keep_nth.scatter(1, ordinal, keep_rows)
-    is_patch = batch.input_ids == image_patch_id  # [B, S]
+    is_patch = any_of(batch.input_ids, placeholder_ids)  # [B, S]
     nth = (is_patch.cumsum(1) - 1).clamp(0, pooled.shape[1])
     return torch.where(is_patch, keep_nth.gather(1, nth), batch.input_ids != PAD_ID)
 

@@ -7,6 +7,7 @@ from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.config import Molmo2Config
 from olmo.models.temporal_video_olmo.preprocessor import TemporalMolmo2PreprocessorConfig
+from olmo.nn.temporal_image_vit import PruneMethod
 from olmo.nn.temporal_vision_backbone import TemporalVisionBackboneConfig
 
 
@@ -41,6 +42,11 @@ class TemporalVideoOlmoConfig(Molmo2Config):
             raise OLMoConfigurationError("temporal_video_olmo needs a vision_backbone; use model_name video_olmo for text only")
         vit, video = self.vision_backbone.vit, self.mm_preprocessor.video
         self.mm_preprocessor.pruning(vit)
+        if video.slow_fast.mode is not None and vit.prune and (vit.sees_less or vit.prune_method == PruneMethod.tome):
+            raise OLMoConfigurationError(
+                f"mm_preprocessor.video.slow_fast.mode {video.slow_fast.mode} cannot go with vision_backbone.vit.prune_method "
+                f"{vit.prune_method}, which needs frames of equal cells; set one of them to null or another method"
+            )
         for name in ("pooling_h", "pooling_w"):
             if vit.prune and getattr(vit, name) != getattr(video, name):
                 raise OLMoConfigurationError(

@@ -16,5 +16,5 @@ class TemporalVideoOlmoModel(Molmo2Model):
         """Remove the tokens of dropped cells, if there are any."""
         if vision is not None and vision.keep_rows is not None:
             dropped = vision.dropped_per_segment
-            batch = compact(batch, vision.keep_rows, dropped, self.image_patch_id, self.config.compact_positions)
+            batch = compact(batch, vision.keep_rows, dropped, self.placeholder_ids, self.config.compact_positions)
         return super().shorten(batch, vision, pad_to)
