@@ -52,6 +52,7 @@ _LONG = (
     _long("mlvu_gen", "MLVU, free answers", "mlvu_gen", tokens=192, judge=True),
     _long("lvbench", "LVBench", "lvbench", "test"),
     _long("video_eval_pro_mc", "VideoEvalPro", "video_eval_pro_mc", "test", 32),
+    _long("video_eval_pro_open", "VideoEvalPro, free answers", "judged_answer", "test", 192, judge=True),
     _long("molmo2_captions_eval", "Molmo2-CapEval", "captions", "test", 2048, judge=True),
 )
 _POINTS = (

@@ -64,6 +64,7 @@ ASKED = {
     "mlvu_mc:test": MLVU,
     "mlvu_gen:validation": "demo: What about the scene?",
     "lvbench:test": LVBENCH,
+    "video_eval_pro_open:test": "demo: What runs away?",
     "video_eval_pro_mc:test": f"What runs away?\nA. A cat\nB. A dog\nC. A cow\n{ONLY_LETTER}",
     "molmo2_captions_eval:test": wordings("long_caption"),
     "molmo2_video_count_eval:val": "How many dogs are there?",

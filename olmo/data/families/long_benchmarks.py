@@ -114,24 +114,23 @@ def _video_eval_pro_files(split: str) -> list[str]:
     return [VIDEO_EVAL_PRO_TABLE]
 
 
-def _video_eval_pro_records(folder: Path, split: str) -> Iterator[Record]:
+def _video_eval_pro_records(folder: Path, split: str, *, free: bool = False) -> Iterator[Record]:
+    """The questions with their options, or `free`: without, to be answered in words."""
     for number, entry in enumerate(parquet_rows(folder, VIDEO_EVAL_PRO_TABLE)):
-        options = option_texts(entry, "options")
+        question, options = entry.need("question", str), option_texts(entry, "options")
+        about = {key: entry.need(key, str) for key in ("answer_text", "source", "qa_subtype", "qa_type")}
         yield {
             "video": f"videos/videos_filtered/{entry.need('video', str)}",
-            "question": worded(entry.need("question", str), options, ONLY_THE_LETTER),
-            "answer": letter(number_of_letter(entry, "answer", len(options))),
-            "metadata": {
-                "example_id": str(number),
-                **{key: entry.need(key, str) for key in ("answer_text", "source", "qa_subtype", "qa_type")},
-                "options": options,
-            },
+            "question": question if free else worded(question, options, ONLY_THE_LETTER),
+            "answer": about["answer_text"] if free else letter(number_of_letter(entry, "answer", len(options))),
+            "metadata": {"example_id": str(number), **about, **({} if free else {"options": options})},
         }
 
 
 # -- rows
 
 _MLVU_HUB = Hub("MLVU/MVLU", gated=True)
+_VIDEO_EVAL_PRO_HUB = Hub("TIGER-Lab/VideoEval-Pro", unpack=("videos/videos_part_*.tar.gz",))
 _MLVU_LICENCE = "CC BY-NC-SA 4.0, research only (README of github.com/JUNJIE99/MLVU)"
 
 ROWS = (
@@ -175,9 +174,19 @@ ROWS = (
         name="video_eval_pro_mc",
         title="VideoEvalPro",
         folder="VideoEvalPro",
-        sources=(Hub("TIGER-Lab/VideoEval-Pro", unpack=("videos/videos_part_*.tar.gz",)),),
+        sources=(_VIDEO_EVAL_PRO_HUB,),
         style=EVAL_MC,
         records=_video_eval_pro_records,
+        files=_video_eval_pro_files,
+        splits=("test",),
+    ),
+    benchmark_row(
+        name="video_eval_pro_open",
+        title="VideoEvalPro, free answers",
+        folder="VideoEvalPro",
+        sources=(_VIDEO_EVAL_PRO_HUB,),
+        style="demo",
+        records=partial(_video_eval_pro_records, free=True),
         files=_video_eval_pro_files,
         splits=("test",),
     ),

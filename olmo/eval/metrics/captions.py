@@ -91,10 +91,11 @@ def _mean_stated(videos: Sequence[Sequence[Mapping[str, Any]]], kind: str, categ
 
 
 def _caption_grade(record: Record) -> Grade:
-    """F1 of one caption."""
+    """F1 of one caption; ungraded if there is no verdict on what is true of it, or none on what it says."""
     judged = statements(record)
-    recall, consistency = (share_stated(judged, kind) for kind in KINDS)
-    return UNGRADED if recall is None and consistency is None else Grade(harmonic(recall, consistency))
+    shares = {kind: share_stated(judged, kind) for kind in KINDS}
+    unread = any(shares[s["kind"]] is None for s in judged)
+    return UNGRADED if unread or not judged else Grade(harmonic(*shares.values()))
 
 
 def _unread(record: Record) -> float | None:

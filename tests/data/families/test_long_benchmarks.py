@@ -173,6 +173,9 @@ def test_video_eval_pro(miniature):
         },
     }
     assert len(open_split("video_eval_pro", "test")) == 2 and asked("video_eval_pro_mc", "test") == question
+    free = example("video_eval_pro_open", "test")
+    assert (free["question"], free["answer"], free["style"]) == ("What runs away?", free["metadata"]["answer_text"], "demo")
+    assert "options" not in free["metadata"] and asked("video_eval_pro_open", "test") == "demo: What runs away?"
 
 
 @pytest.mark.parametrize(

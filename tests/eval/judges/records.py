@@ -29,16 +29,16 @@ def caption_record(n: int, prediction: str, statements: list[tuple[str, str]], r
 
 
 def compass_record(n: int, form: str, prediction: str, **metadata) -> dict[str, Any]:
-    return open_record(n, prediction, metadata={"task": form, "temporal_aspect": "order"} | metadata)
+    shown = {key: metadata[key] for key in ("question", "answer") if key in metadata}
+    return open_record(n, prediction, metadata={"task": form, "temporal_aspect": "order"} | metadata) | shown
 
 
-def result_folder(path: Path, records: list[dict[str, Any]], task: str = "moving_shapes:test", finished: bool = True) -> Path:
+def result_folder(path: Path, records: list[dict[str, Any]], task: str = "moving_shapes:test") -> Path:
     """A folder as an evaluation leaves it."""
     path.mkdir(parents=True)
     (path / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (path / "settings.json").write_text(json.dumps({"task": task}))
-    if finished:
-        (path / "metrics.json").write_text(json.dumps({"metrics": {"all": 0.0}, "scores": {}, "questions": len(records)}))
+    (path / "metrics.json").write_text(json.dumps({"metrics": {"all": 0.0}, "scores": {}, "questions": len(records)}))
     return path
 
 

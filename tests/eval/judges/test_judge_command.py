@@ -11,10 +11,13 @@ from collections import Counter
 
 import pytest
 
+from olmo.eval.judges import JUDGE_METRICS, TASK_JUDGES
 from olmo.eval.judges.asker import Patience
 from olmo.eval.judges.command import LEFT_OVER, STOPPED, main, parse
 from olmo.eval.judges.merge import JudgementFile, with_judgements
+from olmo.eval.metrics import METRICS
 from olmo.eval.metrics.judged_answers import judged_correct
+from olmo.eval.task_table import TASKS
 from olmo.exceptions import OLMoCliError, OLMoDataError, OLMoEnvironmentError
 from olmo.launch import run_command
 from tests.eval.judges.judge_server import Fault, serving
@@ -152,9 +155,9 @@ def test_the_judge_by_the_task(server, tmp_path, capsys):
     """TempCompass: only what its rules leave open is asked; captions; and a task without a judge says so."""
     choice = {"question": "?\nA. up\nB. down", "answer": "A. up"}
     records = [compass_record(n, "multi-choice", text, **choice) for n, text in enumerate(["A", "B.", "it is A. up"])]
-    compass = result_folder(tmp_path / "compass", records, "temp_compass_multi-choice:validation", finished=False)
+    compass = result_folder(tmp_path / "compass", records, "temp_compass_multi-choice:validation")
     caption = caption_record(1, "A car is red. A man runs", [("A car is red", "Colour")], "A car is red.")
-    captions = result_folder(tmp_path / "captions", [caption], "molmo2_captions_eval:test", finished=False)
+    captions = result_folder(tmp_path / "captions", [caption], "molmo2_captions_eval:test")
     assert main([str(compass), str(captions), "--model=m", f"--base_url={server.url}"]) == 0
     said = capsys.readouterr().out
     assert "1 answers to judge; 0 are judged by m already; 2 need no judge" in said
@@ -165,6 +168,12 @@ def test_the_judge_by_the_task(server, tmp_path, capsys):
     shapes = result_folder(tmp_path / "shapes", [open_record(1)])
     with pytest.raises(OLMoCliError, match="task moving_shapes:test is scored without one.*--judge"):
         main([str(shapes)])
+
+
+def test_every_judge_has_a_metric_and_every_judged_task_a_judge():
+    assert set(JUDGE_METRICS.values()) <= set(METRICS)
+    assert all(TASKS[name].metric == JUDGE_METRICS[judge] for name, judge in TASK_JUDGES.items())
+    assert {name for name, task in TASKS.items() if task.judge} <= set(TASK_JUDGES)
 
 
 def test_the_scores_of_what_is_not_judged_yet(folder, judge):
@@ -249,7 +258,7 @@ def test_killed_and_started_again(tmp_path, repo, monkeypatch):
     is saved. Seen to fail without the cache, and with judgements written at the end."""
     monkeypatch.chdir(repo)
     records = [caption_record(n, f"A car {n} is red", [(f"car {n}", "Colour")], f"car {n}.") for n in range(12)]
-    folder = result_folder(tmp_path / "results", records, finished=False)
+    folder = result_folder(tmp_path / "results", records)
     with serving() as server:
         server.delay = 0.05
         process = start(folder, server.url, "captions", "--concurrency=3")
