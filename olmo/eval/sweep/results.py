@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from olmo.eval.results import METRICS, newest_results
+from olmo.eval.metrics import METRICS
+from olmo.eval.results import METRICS as FINISHED
+from olmo.eval.results import PREDICTIONS, newest_results, read_records
+from olmo.eval.statistics import average_of_tasks
 from olmo.eval.sweep.plan import Point
 from olmo.eval.task import Task
 from olmo.exceptions import OLMoEnvironmentError
@@ -18,10 +20,10 @@ READING = "video"
 
 def read_point(point: Point, folder: Path, tasks: Sequence[Task]) -> dict[str, Any]:
     """The record of a point whose evaluation has ended: its tasks, and their mean."""
-    by_task = {task.label: task_result(task, folder) for task in tasks}
+    folders = {task.label: result_of(task, folder) for task in tasks}
+    by_task = {label: task_result(found) for label, found in folders.items()}
     rows = list(by_task.values())
-    half = [sqrt(sum((r["value"] - r[end]) ** 2 for r in rows)) / len(rows) for end in ("low", "high")]
-    value = fmean(r["value"] for r in rows)
+    mean = average_of_tasks([(METRICS[task.metric], read_records(folders[task.label] / PREDICTIONS)) for task in tasks])
     return {
         "name": point.name,
         "checkpoint": point.checkpoint,
@@ -30,22 +32,23 @@ def read_point(point: Point, folder: Path, tasks: Sequence[Task]) -> dict[str, A
         "topk": point.topk,
         "method": point.method,
         "seed": point.seed,
-        # Tasks have different videos, so their errors are independent and add up in squares.
-        "value": value,
-        "low": value - half[0],
-        "high": value + half[1],
-        "reliable": all(r["reliable"] for r in rows),
+        **{key: getattr(mean, key) for key in ("value", "low", "high", "reliable")},
         **{key: mean_known([r[key] for r in rows]) for key in ("tokens", "tokens_before", "seconds", "reading")},
         "tasks": by_task,
     }
 
 
-def task_result(task: Task, folder: Path) -> dict[str, Any]:
-    """Score, tokens and seconds of one task below the folder of a point."""
+def result_of(task: Task, folder: Path) -> Path:
+    """Where the results of one task lie below the folder of a point."""
     found = newest_results(folder, f"**/predictions*-{task.name}-{task.split}-*")
     if found is None:
         raise OLMoEnvironmentError(f"the evaluation left no results of {task.label} below {folder}")
-    content = json.loads((found / METRICS).read_text(encoding="utf-8"))
+    return found
+
+
+def task_result(folder: Path) -> dict[str, Any]:
+    """Score, tokens and seconds of one task."""
+    content = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     score = content["scores"][content["headline"]]
     timed = content["seconds"]
     asked = timed.get("questions", 0)

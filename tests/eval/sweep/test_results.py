@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from olmo.eval.metrics import METRICS
+from olmo.eval.statistics import average_of_tasks
 from olmo.eval.sweep.chart import PUBLISHED_CELLS
 from olmo.eval.sweep.page import groups_of, published_rows, write_page
 from olmo.eval.sweep.plan import Point
@@ -13,6 +15,7 @@ from olmo.eval.sweep.results import over_seeds, pareto_front, read_point
 from olmo.eval.sweep.run import Sweep
 from olmo.eval.tasks import GROUPS, TASKS, resolve_tasks
 from olmo.exceptions import OLMoEnvironmentError
+from tests.eval.statistics.records import record as record_of
 
 
 def record(method="none", topk=0.0, seed=None, value=0.5, cost=1.0, frames=64, tasks=("moving_shapes:test",)):
@@ -42,29 +45,38 @@ def test_seeds_are_one_setting():
     assert unknown[0]["seconds"] is None
 
 
-def write_metrics(folder, name, value, half, seconds):
-    path = folder / "stts" / f"predictions-ck3-{name}-f8-k0.5-0123abcd"
+def write_results(folder, name, right, seconds):
+    """Ten questions about five videos, of which the first `right` are answered."""
+    path = folder / "stts" / f"predictions-ck3-{name}-all-f8-k0.5-0123abcd"
     path.mkdir(parents=True)
-    score = {"value": value, "low": value - half, "high": value + half, "n": 10, "reliable": True, "unparsed": 1}
+    answers = [record_of(i, "all", i < right, video=i // 2) for i in range(10)]
+    (path / "predictions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in answers))
+    score = {"value": right / 10, "low": 0.0, "high": 1.0, "n": 10, "reliable": True, "unparsed": 1}
     content = {"scores": {"average": score, "all": score | {"value": 0.0}}, "headline": "average", "failed": {"questions": 2}}
     (path / "metrics.json").write_text(json.dumps(content | {"seconds": seconds, "tokens_before": 90.0, "tokens_after": 60.0}))
+    return answers
 
 
 def test_a_point_is_the_mean_of_its_tasks(tmp_path):
-    point, tasks = Point("runs/stts", "stts", 8, 0.5, "scorer"), resolve_tasks("mvbench,tomato")
-    write_metrics(tmp_path, "mvbench-validation", 0.6, 0.03, {"questions": 10, "video": 5.0, "vision": 1.0, "decode": 1.0})
-    with pytest.raises(OLMoEnvironmentError, match="left no results of tomato:test"):
+    """Its interval is that of means over tasks anywhere: here both tasks are about the same videos, so their errors go together."""
+    point, tasks = Point("runs/stts", "stts", 8, 0.5, "scorer"), resolve_tasks([f"{tmp_path}/one.jsonl", f"{tmp_path}/two.jsonl"])
+    one = write_results(tmp_path, "one", 6, {"questions": 10, "video": 5.0, "vision": 1.0, "decode": 1.0})
+    with pytest.raises(OLMoEnvironmentError, match="left no results of two:all"):
         read_point(point, tmp_path, tasks)
-    write_metrics(tmp_path, "tomato-test", 0.4, 0.04, {"questions": 10, "video": 5.0, "vision": 3.0, "decode": 1.0})
-    found = read_point(point, tmp_path, tasks)
-    assert (found["value"], found["high"] - found["value"]) == (pytest.approx(0.5), pytest.approx(0.025))
+    two = write_results(tmp_path, "two", 4, {"questions": 10, "video": 5.0, "vision": 3.0, "decode": 1.0})
+    found, mean = (
+        read_point(point, tmp_path, tasks),
+        average_of_tasks([(METRICS["option_or_answer"], one), (METRICS["option_or_answer"], two)]),
+    )
+    assert found["value"] == pytest.approx(0.5)
+    assert (found["low"], found["high"], found["reliable"]) == (mean.low, mean.high, False)
     assert (found["seconds"], found["reading"], found["tokens"]) == (pytest.approx(0.3), pytest.approx(0.5), 60)
-    assert found["tasks"]["mvbench:validation"]["unreadable"] == 2
+    assert found["tasks"]["one:all"]["unreadable"] == 2
 
 
 def test_a_point_whose_answers_were_all_there_has_no_time(tmp_path):
-    write_metrics(tmp_path, "tomato-test", 0.4, 0.04, {})
-    assert read_point(Point("runs/stts", "stts", 8, 0.5, "scorer"), tmp_path, resolve_tasks("tomato"))["seconds"] is None
+    write_results(tmp_path, "one", 4, {})
+    assert read_point(Point("runs/stts", "stts", 8, 0.5, "scorer"), tmp_path, resolve_tasks(f"{tmp_path}/one.jsonl"))["seconds"] is None
 
 
 def test_published_numbers_are_of_known_tasks():
