@@ -203,7 +203,9 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
                 without.append(name)
                 continue
             moments = {key: torch.zeros_like(param) for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[param] = {"step": torch.tensor(0.0), **moments}
+            # the fused kernel counts steps where the parameters are, the others on the host
+            step = torch.zeros((), device=param.device if group["fused"] else "cpu")
+            optimizer.state[param] = {"step": step, **moments}
     if without:
         raise OLMoCheckpointError(
             f"{folder} holds no optimiser state for {len(without)} of the trained parameters ({', '.join(without[:3])}); "

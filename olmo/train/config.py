@@ -51,6 +51,9 @@ class FSDPConfig(BaseConfig):
 
     precision: FSDPPrecision = FSDPPrecision.pure
     """pure: parameters and reductions in the precision of the run; mixed: reductions in fp32; float: both in fp32."""
+    reduce_every_microbatch: bool = False
+    """Reduce and shard gradients after every micro-batch; false does it once per step, which is faster, but every rank holds all
+    gradients (in the precision of the reductions) while there are several micro-batches."""
 
 
 @dataclass

@@ -119,15 +119,22 @@ def build_param_groups(cfg: OptimizerConfig, groups: dict[str, list[tuple[str, n
     return built
 
 
-def build_optimizer(cfg: OptimizerConfig, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW over `model.parameter_groups()`; every trainable parameter must be in exactly one group."""
+def build_optimizer(cfg: OptimizerConfig, model: nn.Module, *, fused: bool | None = None) -> torch.optim.AdamW:
+    """AdamW over `model.parameter_groups()`; every trainable parameter must be in exactly one group.
+
+    `fused`: update all parameters of a group in one kernel; None = where all of them are on a GPU. States of both kinds are the same
+    tensors in checkpoints.
+    """
     groups = build_param_groups(cfg, model.parameter_groups())
     if not groups:
         raise OLMoConfigurationError("nothing to train: ft_llm, ft_vit and ft_connector are all false and the model has no token scorer")
     grouped = {id(p) for g in groups for p in g["params"]}
     left_out = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in grouped]
     assert not left_out, f"trainable parameters in no group: {left_out[:5]}"
-    return torch.optim.AdamW(groups)
+    if fused is None:
+        fused = all(p.device.type == "cuda" for g in groups for p in g["params"])
+    # where it is not fused, torch chooses between its other implementations as always
+    return torch.optim.AdamW(groups, fused=True if fused else None)
 
 
 def freeze(model: nn.Module, *, ft_llm: bool, ft_vit: bool, ft_connector: bool, ft_embedding: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.profiler import record_function
 
 from olmo.batch import EXAMPLE_STRIDE, SHARED_PREFIX, Batch
@@ -109,6 +110,12 @@ class TrainStep:
         with torch.autocast("cuda", dtype=torch.bfloat16) if self.cfg.uses_bf16(self.world.device) else nullcontext():
             return self.model(batch, compute_loss=True, pad_to=self.pad_to)
 
+    def _reduce_gradients(self, last: bool) -> None:
+        """Ranks add up their gradients after the last micro-batch, in one reduction per sharded unit."""
+        if isinstance(self.model, FSDPModule) and not self.cfg.fsdp.reduce_every_microbatch:
+            self.model.set_requires_gradient_sync(last)
+            self.model.set_is_last_backward(last)
+
     def __call__(self, batch: Batch, step: int, wish: Callable[[], bool] = lambda: False) -> StepResult:
         """One step on this rank's rows. `step` counts from 1; `wish` says whether this rank wants to stop, the result
         whether any does."""
@@ -123,7 +130,8 @@ class TrainStep:
             flops = step_flops(flops_for_batch(self.cfg.model, batch), self.cfg.model, self.cfg.trained, self.cfg.recompute)
             host |= {"model_flops": flops.model, "hardware_flops": flops.hardware}
         extra: dict[str, list] = {}
-        for part in micro:
+        for number, part in enumerate(micro, 1):
+            self._reduce_gradients(number == len(micro))
             with record_function("forward"):
                 out = self.forward(trim_padding(part).to(self.world.device))
             terms = out.loss
