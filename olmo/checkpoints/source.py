@@ -2,15 +2,24 @@
 
 from pathlib import Path
 
+from olmo.checkpoints.adapters import merge_adapters
 from olmo.checkpoints.files import SafetensorsWeights, TorchFileWeights
-from olmo.checkpoints.finding import format_of, no_checkpoint
+from olmo.checkpoints.finding import NATIVE_CONFIG, format_of, no_checkpoint
 from olmo.checkpoints.sharded import ShardedWeights
 from olmo.weights import WeightSource
 
 
-def open_weights(folder: str | Path) -> WeightSource:
-    """The weights of a checkpoint: names, shapes and dtypes at once, the numbers when asked for."""
+def open_weights(folder: str | Path, *, merge: bool = True) -> WeightSource:
+    """The weights of a checkpoint: names, shapes and dtypes at once, the numbers when asked for.
+
+    Low-rank adapters are merged into their layers, unless `merge` is false.
+    """
     folder = Path(folder)
+    source = _open(folder)
+    return merge_adapters(source, folder / NATIVE_CONFIG) if merge else source
+
+
+def _open(folder: Path) -> WeightSource:
     match format_of(folder):
         case "sharded":
             return ShardedWeights(folder)

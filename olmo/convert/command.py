@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv)
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {PROGRAM} COMMAND ..., where COMMAND is one of\n")
-        print("\n".join(f"  {name:<9} {command.what}" for name, command in COMMANDS.items()))
+        print("\n".join(f"  {name:<10} {command.what}" for name, command in COMMANDS.items()))
         print(f"\n{PROGRAM} COMMAND --help tells more.")
         return 0
     if words[0] not in COMMANDS:
@@ -175,6 +175,22 @@ def run_average(args: argparse.Namespace) -> int:
     return write_from(folders, Path(args.out), args.to, args)
 
 
+def merge_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help=f"{CHECKPOINT_HELP}, trained with low-rank adapters (lora)")
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("--to", choices=FORMATS, default="unsharded", help="format to write (unsharded)")
+    output_options(parser)
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    from olmo.checkpoints import has_adapters, open_weights, select_checkpoint
+
+    folder = select_checkpoint(args.checkpoint)
+    if not has_adapters(open_weights(folder, merge=False)):
+        raise OLMoCheckpointError(f"{folder} holds no low-rank adapters: there is nothing to merge")
+    return write_from([folder], Path(args.out), args.to, args)
+
+
 def newest_steps(run: Path, count: int) -> list[Path]:
     """The newest whole `step<N>` folders of a run, oldest first, one of each step."""
     from olmo.checkpoints import step_of, what_is_missing
@@ -205,7 +221,8 @@ def write_from(folders: Sequence[Path], out: Path, kind: str, args: argparse.Nam
         weights = CastWeights(weights, getattr(torch, args.dtype))
     if len(folders) > 1:
         log.info("the mean of %s, with the config of the last", ", ".join(str(folder) for folder in folders))
-    write_checkpoint(weights, read_config(folders[-1]), out, kind, max_bytes=int(args.max_file_gb * 1e9))
+    config = {key: value for key, value in read_config(folders[-1]).items() if key != "lora"}  # adapters are merged already
+    write_checkpoint(weights, config, out, kind, max_bytes=int(args.max_file_gb * 1e9))
     total = sum(weights.num_bytes(name) for name in weights.shapes)
     print(f"{out}: {kind}, {len(weights.shapes)} tensors, {format_bytes(total)}")
     return 0
@@ -216,5 +233,6 @@ COMMANDS: dict[str, Command] = {
     "unshard": Command("All weights of a checkpoint in one file, model.pt.", unshard_options, run_unshard),
     "convert": Command("Write a checkpoint in another format or dtype.", convert_options, run_convert),
     "diff": Command("What two checkpoints differ in; exit status 1 if in anything.", diff_options, run_diff),
+    "merge_lora": Command("A plain checkpoint from one with low-rank adapters.", merge_options, run_merge),
     "average": Command("The mean of several checkpoints of one model.", average_options, run_average),
 }

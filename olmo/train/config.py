@@ -17,7 +17,8 @@ from olmo.data.loader import DataLoaderConfig
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import build_model_config
 from olmo.nn.flops_training import Trained
-from olmo.train.optim import OptimizerConfig
+from olmo.nn.lora import LoraConfig
+from olmo.train.optim import OptimizerConfig, adapt
 from olmo.train.scheduler import SchedulerConfig
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,9 @@ class TrainConfig(BaseConfig):
     """Train the connector."""
     ft_embedding: str = "lm_head"
     """Which of input embedding, output head and final norm are trained with the language model: all, lm_head, ln_f or wte."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of whole parts; the keys ft_llm, ft_vit and ft_connector then make room for
+    `lora.train_whole`. null = off."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Learning rates, decay and betas per parameter group."""
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
@@ -276,8 +280,19 @@ class TrainConfig(BaseConfig):
     @property
     def trained(self) -> Trained:
         """Which weights get a gradient, for counting FLOPs."""
+        if self.lora is not None:
+            whole = set(self.lora.train_whole)
+            head = "llm" in whole and self.ft_embedding in ("all", "wte" if self.model.llm.weight_tying else "lm_head")
+            return Trained("llm" in whole, head, "vit" in whole, "connector" in whole, self.adapted_parts())
         head = "wte" if self.model.llm.weight_tying else "lm_head"
         return Trained(self.ft_llm, self.ft_llm and self.ft_embedding in ("all", head), self.ft_vit, self.ft_connector)
+
+    def adapted_parts(self) -> frozenset[str]:
+        """Parts of the model that hold low-rank adapters."""
+        if self.lora is None:
+            return frozenset()
+        model = self.model.build_model(device="meta")
+        return frozenset(model.group_of(f"{layer}.weight") for layer in adapt(model, self.lora, self.ft_embedding))
 
     def uses_bf16(self, device: torch.device) -> bool:
         """Whether this run computes in bf16 on that device."""
@@ -303,6 +318,7 @@ class TrainConfig(BaseConfig):
         if self.model is None:
             raise OLMoConfigurationError("the config has no block 'model'")
         self.model.build_model(device="meta")  # checks every block of the model config and takes no memory
+        self.adapted_parts()
         self.data.check()
         self.rows_per_rank(world_size)
         length, limit = self.data.sequence_length, self.model.llm.max_sequence_length

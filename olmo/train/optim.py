@@ -14,7 +14,9 @@ from torch import nn
 from olmo.config import BaseConfig, StrEnum
 from olmo.distributed import whole
 from olmo.exceptions import OLMoConfigurationError
-from olmo.models.model import GROUPS
+from olmo.models.model import GROUPS, ModelBase
+from olmo.nn.lora import LoraConfig, add_adapters, is_adapter
+from olmo.weights import SCORER
 
 NO_DECAY = frozenset(
     "wte attn_norm ff_norm pre_attn_norm post_attn_norm pre_ff_norm post_ff_norm ln_f pre_ln attention_norm ffn_norm "
@@ -155,6 +157,24 @@ def freeze(model: nn.Module, *, ft_llm: bool, ft_vit: bool, ft_connector: bool, 
             part = _embedding_part(name)
             if part is not None:
                 p.requires_grad_(part in trained)
+
+
+def adapt(model: ModelBase, config: LoraConfig, ft_embedding: str) -> list[str]:
+    """Put adapters into the layers that `config` names and freeze the rest as it says; returns the names of these layers."""
+    whole = set(config.train_whole)
+    if unknown := whole - {"llm", "connector", "vit"}:
+        raise OLMoConfigurationError(f"lora.train_whole: '{min(unknown)}' must be one of llm, connector, vit")
+    layers = add_adapters(model, config, model.group_of, GROUPS)
+    adapted = {model.group_of(f"{layer}.weight") for layer in layers}
+    if both := adapted & whole:
+        raise OLMoConfigurationError(f"lora.train_whole: {min(both)} has adapters, and a layer with one is frozen")
+    freeze(model, ft_llm="llm" in whole, ft_vit="vit" in whole, ft_connector="connector" in whole, ft_embedding=ft_embedding)
+    for name, p in model.named_parameters():
+        if is_adapter(name):
+            p.requires_grad_(True)
+        elif SCORER in adapted and model.group_of(name) == SCORER:
+            p.requires_grad_(False)
+    return layers
 
 
 _EMBEDDING_PARTS = {"all": ("wte", "ff_out", "ln_f"), "lm_head": ("ff_out", "ln_f"), "ln_f": ("ln_f",), "wte": ("wte",)}

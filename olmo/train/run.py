@@ -93,7 +93,7 @@ def compare_configs(cfg: TrainConfig, folder: Path) -> None:
     """Say which parts of the config changed since the checkpoint that the run continues."""
     saved = TrainConfig.from_dict(read_config(folder)).asdict()
     current = cfg.asdict()
-    changed = [block for block in ("model", "optimizer", "scheduler", "data") if saved[block] != current[block]]
+    changed = [block for block in ("model", "lora", "optimizer", "scheduler", "data") if saved[block] != current[block]]
     if changed:
         log.warning("the config differs from that of %s in: %s; the new values are used", folder, ", ".join(changed))
 
@@ -112,7 +112,7 @@ def _train(cfg: TrainConfig, world: World, console: Any, command: str) -> str:
     start = on_main(lambda: find_start(cfg), cannot_find_start)
     if start.folder is not None:
         # Before the data are opened: a checkpoint of another model should not show after minutes of generating videos.
-        match_weights(start.folder, cfg.model.build_model(device="meta"))
+        match_weights(start.folder, build.meta_model(cfg))
     prepare_save_folder(cfg, start)
     loader = build_loader(cfg, world)
     trainer = build_trainer(cfg, world, console, loader, start)

@@ -95,6 +95,7 @@ class TrainStep:
         compiler = cfg.compiler(world.device)
         self.pad_to = cfg.data.sequence_length if compiler is not None and not compiler.dynamic else None
         """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
+        self.trained = cfg.trained
         self.count_flops = False
         """Whether results carry FLOPs; counting reads every id of the batch on the host."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
@@ -127,7 +128,7 @@ class TrainStep:
         host = dict.fromkeys(_SUMS, 0)
         host |= batch_counts(batch)
         if self.count_flops:
-            flops = step_flops(flops_for_batch(self.cfg.model, batch), self.cfg.model, self.cfg.trained, self.cfg.recompute)
+            flops = step_flops(flops_for_batch(self.cfg.model, batch), self.cfg.model, self.trained, self.cfg.recompute)
             host |= {"model_flops": flops.model, "hardware_flops": flops.hardware}
         extra: dict[str, list] = {}
         for number, part in enumerate(micro, 1):
