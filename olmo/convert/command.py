@@ -175,11 +175,15 @@ def run_average(args: argparse.Namespace) -> int:
     return write_from(folders, Path(args.out), args.to, args)
 
 
-def merge_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help=f"{CHECKPOINT_HELP}, trained with low-rank adapters (lora)")
+def plain_options(parser: argparse.ArgumentParser, trained_with: str) -> None:
+    parser.add_argument("checkpoint", help=f"{CHECKPOINT_HELP}, trained with {trained_with}")
     parser.add_argument("out", help="folder to write")
     parser.add_argument("--to", choices=FORMATS, default="unsharded", help="format to write (unsharded)")
     output_options(parser)
+
+
+def merge_options(parser: argparse.ArgumentParser) -> None:
+    plain_options(parser, "low-rank adapters (lora)")
 
 
 def run_merge(args: argparse.Namespace) -> int:
@@ -189,6 +193,16 @@ def run_merge(args: argparse.Namespace) -> int:
     if not has_adapters(open_weights(folder, merge=False)):
         raise OLMoCheckpointError(f"{folder} holds no low-rank adapters: there is nothing to merge")
     return write_from([folder], Path(args.out), args.to, args)
+
+
+def ema_options(parser: argparse.ArgumentParser) -> None:
+    plain_options(parser, "a running average (ema)")
+
+
+def run_ema(args: argparse.Namespace) -> int:
+    from olmo.checkpoints import select_checkpoint
+
+    return write_from([select_checkpoint(args.checkpoint)], Path(args.out), args.to, args, averaged=True)
 
 
 def newest_steps(run: Path, count: int) -> list[Path]:
@@ -206,8 +220,8 @@ def newest_steps(run: Path, count: int) -> list[Path]:
     return [whole[step] for step in sorted(whole)[-count:]]
 
 
-def write_from(folders: Sequence[Path], out: Path, kind: str, args: argparse.Namespace) -> int:
-    """Write the weights of one folder, or the mean of several, with the config of the last."""
+def write_from(folders: Sequence[Path], out: Path, kind: str, args: argparse.Namespace, averaged: bool = False) -> int:
+    """Write the weights of one folder (`averaged`: their running averages), or the mean of several, with the config of the last."""
     import torch
 
     from olmo.checkpoints import open_weights, read_config
@@ -215,7 +229,7 @@ def write_from(folders: Sequence[Path], out: Path, kind: str, args: argparse.Nam
     from olmo.convert.output import format_bytes
     from olmo.convert.writers import CastWeights, write_checkpoint
 
-    sources = [open_weights(folder) for folder in folders]
+    sources = [open_weights(folder, averaged=averaged) for folder in folders]
     weights = sources[0] if len(sources) == 1 else AverageWeights(sources)
     if args.dtype is not None:
         weights = CastWeights(weights, getattr(torch, args.dtype))
@@ -234,5 +248,6 @@ COMMANDS: dict[str, Command] = {
     "convert": Command("Write a checkpoint in another format or dtype.", convert_options, run_convert),
     "diff": Command("What two checkpoints differ in; exit status 1 if in anything.", diff_options, run_diff),
     "merge_lora": Command("A plain checkpoint from one with low-rank adapters.", merge_options, run_merge),
+    "ema": Command("The running average of the weights that a training kept.", ema_options, run_ema),
     "average": Command("The mean of several checkpoints of one model.", average_options, run_average),
 }

@@ -109,6 +109,20 @@ class SpeedMonitorConfig(BaseConfig):
 
 
 @dataclass
+class EmaConfig(BaseConfig):
+    """A running average of the trained weights, saved beside them; `scripts/checkpoint.py ema` takes it out."""
+
+    decay: float = 0.999
+    """How much of the average stays at every step; it looks back over about 1 / (1 - decay) steps."""
+    warmup: bool = True
+    """Look back over fewer steps at first: the decay is at most (1 + step) / (10 + step)."""
+
+    def validate(self) -> None:
+        if not 0 < self.decay < 1:
+            raise OLMoConfigurationError(f"ema.decay={self.decay}: must lie between 0 and 1")
+
+
+@dataclass
 class RuntimeData(BaseConfig):
     """Facts of the run, filled in when it starts and saved with every checkpoint."""
 
@@ -153,6 +167,8 @@ class TrainConfig(BaseConfig):
     `lora.train_whole`. null = off."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Learning rates, decay and betas per parameter group."""
+    ema: EmaConfig | None = None
+    """Running average of the trained weights; null = none."""
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     """Warm-up and decay of the learning rates."""
     data: DataLoaderConfig = field(default_factory=DataLoaderConfig)
@@ -319,6 +335,8 @@ class TrainConfig(BaseConfig):
             raise OLMoConfigurationError("the config has no block 'model'")
         self.model.build_model(device="meta")  # checks every block of the model config and takes no memory
         self.adapted_parts()
+        if self.ema is not None:
+            self.ema.validate()
         self.data.check()
         self.rows_per_rank(world_size)
         length, limit = self.data.sequence_length, self.model.llm.max_sequence_length

@@ -16,6 +16,7 @@ from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError, OLMoErr
 from olmo.train import build
 from olmo.train.callbacks.checkpointer import Checkpointer
 from olmo.train.callbacks.console import ConsoleLogger
+from olmo.train.callbacks.ema import ExponentialAverage
 from olmo.train.callbacks.jsonl import JsonlLogger
 from olmo.train.callbacks.speed import SpeedMonitor
 from olmo.train.callbacks.wandb import WandbLogger
@@ -144,12 +145,14 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     build.seed_everything(cfg.seed + world.rank)
     optimizer = build_optimizer(cfg.optimizer, model)
     step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, cfg.max_steps), world)
+    ema = None if cfg.ema is None else ExponentialAverage(cfg.ema, model)
     callbacks = [
+        *([] if ema is None else [ema]),
         SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         *([WandbLogger(cfg.wandb)] if wandb_wanted(cfg.wandb) else []),
-        Checkpointer(cfg, protected=None if start.resumes else start.folder),
+        Checkpointer(cfg, protected=None if start.resumes else start.folder, ema=ema),
     ]
     trainer = Trainer(step, loader, callbacks)
     if start.trainer:
@@ -158,6 +161,8 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     # The last checkpoint of a finished run may have no optimiser state (save_final_optim=false), and needs none.
     if start.optimizer and trainer.state.step < cfg.last_step:
         load_optimizer(start.folder, optimizer)
+    if start.optimizer and ema is not None:
+        ema.load(start.folder)
     if world.is_main:
         parts = ", ".join(f"{g} {sum(p.numel() for _, p in m):,}" for g, m in model.parameter_groups().items() if m)
         log.info("parameters: %s", parts)
