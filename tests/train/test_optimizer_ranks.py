@@ -119,8 +119,11 @@ def found(ranks):
 
 
 def test_gradients_of_micro_batches_are_reduced_once(found):
-    """As many reductions as with one micro-batch, a third of those after every one. Seen to fail without the switch."""
-    assert found["cut"]["reductions"] == found["whole"]["reductions"] > 0
+    """As many reductions as with one micro-batch, a third of those after every one. Seen to fail without the switch.
+
+    The tied embedding has one more: its two uses end their backward passes apart, and what has come together so far goes first.
+    """
+    assert found["cut"]["reductions"] == found["whole"]["reductions"] + 1 > 1
     assert found["every"]["reductions"] == 3 * found["whole"]["reductions"]
 
 
@@ -147,7 +150,7 @@ def test_adapters_of_two_ranks_are_merged(found, ranks):
     plain = model_tensors(load_model(folder))
     name = "transformer.blocks.1.ff_out"
     base, a, b = (found["adapted"][f"{name}.{part}"] for part in ("weight", "lora.a", "lora.b"))
-    torch.testing.assert_close(plain[f"{name}.weight"], base + 2.0 * b @ a)
+    torch.testing.assert_close(plain[f"{name}.weight"], base + LORA.scale * b @ a)
     assert b.abs().max() > 1e-3
     averaged = open_weights(folder, merge=False, averaged=True)
     trained = {n for n in averaged.shapes if is_adapter(n) or "image_pooling" in n or "projector" in n or "new_embedding" in n}
