@@ -48,7 +48,9 @@ def merge_adapters(source: WeightSource, config_file: Path) -> WeightSource:
         return source
     block = read_yaml(config_file).get("lora") if config_file.is_file() else None
     if not isinstance(block, dict):
-        raise OLMoCheckpointError(f"{source.folder} holds low-rank adapters, but {config_file.name} has no block 'lora' that says their alpha")
+        raise OLMoCheckpointError(
+            f"{source.folder} holds low-rank adapters, but its {config_file.name} has no block 'lora' with their alpha"
+        )
     return MergedWeights(source, LoraConfig.from_dict(block))
 
 

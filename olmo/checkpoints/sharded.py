@@ -162,7 +162,9 @@ class ShardedWeights(WeightSource):
     def __init__(self, folder: Path, averaged: bool = False) -> None:
         self.folder = folder
         items = {k: v for k, v in read_metadata(folder).state_dict_metadata.items() if isinstance(v, TensorStorageMetadata)}
-        keys = {k.removeprefix("model."): k for k in items if k.startswith("model.") or (is_scorer(k) and not k.startswith(("optim.", EMA)))}
+        keys = {
+            k.removeprefix("model."): k for k in items if k.startswith("model.") or (is_scorer(k) and not k.startswith(("optim.", EMA)))
+        }
         if averaged:
             averages = {k.removeprefix(EMA): k for k in items if k.startswith(EMA)}
             if not averages:

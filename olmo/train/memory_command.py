@@ -60,7 +60,11 @@ def with_topk(cfg: Any, topk: float) -> Any:
         if not topk:
             return cfg
         raise OLMoCliError(f"--topk={topk}: this config does not prune; add --use_temporal_video_olmo")
-    words = [f"model.vision_backbone.vit.topk={topk}", f"model.vision_backbone.vit.prune={topk > 0}", "model.mm_preprocessor.video.topk=null"]
+    words = [
+        f"model.vision_backbone.vit.topk={topk}",
+        f"model.vision_backbone.vit.prune={topk > 0}",
+        "model.mm_preprocessor.video.topk=null",
+    ]
     return cfg.with_overrides(words)
 
 
@@ -115,13 +119,15 @@ def part_table(found: Any) -> Any:
 
 def advice(cfg: Any, gpus: int, shape: Any, text: int, needed: float, room: float) -> list[str]:
     """Changes that make the step smaller, the most helpful first, each with what it leads to."""
+    from olmo.train.build import meta_model
     from olmo.train.memory_estimate import estimate, shape_of
 
-    found = []
+    model, found = meta_model(cfg), []
     for words, overrides, number, frames in changes(cfg, gpus, shape.frames):
         try:
             other = cfg.with_overrides(overrides) if not callable(overrides) else overrides(cfg)
-            after = estimate(other, number, shape_of(other, frames, text)).needed
+            same = model if (other.model, other.lora) == (cfg.model, cfg.lora) else None
+            after = estimate(other, number, shape_of(other, frames, text), model=same).needed
         except OLMoConfigurationError:  # a change that this config does not allow is no advice
             continue
         if after < 0.98 * needed:
@@ -134,7 +140,9 @@ def changes(cfg: Any, gpus: int, frames: int) -> list[tuple[str, Any, int, int]]
     block, vision = "model.llm.activation_checkpoint=whole_layer", cfg.model.vision_backbone
     everything = ["activation_checkpointing=true", "activation_checkpointing_mode=full", block]
     if vision is not None:
-        everything += [f"model.vision_backbone.{key}=true" for key in ("vit.activation_checkpointing", "connector_activation_checkpointing")]
+        everything += [
+            f"model.vision_backbone.{key}=true" for key in ("vit.activation_checkpointing", "connector_activation_checkpointing")
+        ]
     options: list[tuple[str, Any, int, int]] = [
         (" ".join(f"--{word}" for word in everything), everything, gpus, frames),
         ("--device_batch_size=1", ["device_train_microbatch_size=1"], gpus, frames),

@@ -7,7 +7,7 @@ from torch import nn
 from olmo.checkpoints import model_tensors
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import GROUPS
-from olmo.nn.lora import LoraConfig, add_adapters, adapter_names, is_adapter, merged
+from olmo.nn.lora import LoraConfig, adapter_names, add_adapters, is_adapter, merged
 from olmo.train.optim import adapt, freeze
 from tests.train.tiny_run import make_batch, model_config
 
