@@ -103,7 +103,7 @@ def test_ideal_speedups_of_parts():
 
 
 def test_adapters_let_gradients_through_frozen_weights():
-    """Seen to fail with nothing counted behind a decoder whose weights are frozen, and with their gradients counted."""
+    """Gradients of inputs, not of weights, from the adapters on."""
     count = FlopCount(patch_embedding=1, vit_linear=10, vit_attention=100, connector=1e3, llm_linear=1e4, llm_attention=1e5, head=1e6)
     frozen = dict(llm=False, head=False, vit=False, connector=False)
     llm = training_flops(count, Trained(**frozen, adapted=frozenset({"llm"}))) - count.total

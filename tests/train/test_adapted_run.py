@@ -49,7 +49,7 @@ def stored(folder: Path, averaged: bool = False) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_resume_is_exact(run, tmp_path):
-    """Losses, weights, adapters and averages. Seen to fail when averages or the dropout of adapters start anew."""
+    """Losses, weights, adapters and averages."""
     assert train(tmp_path, *WORDS, "--stop_after=2") == 0
     assert train(tmp_path, *WORDS, "--allow_resume") == 0
     assert [without_times(r) for r in records(run)] == [without_times(r) for r in records(tmp_path)]
@@ -91,7 +91,7 @@ def logits(model) -> torch.Tensor:
 
 
 def test_merged_checkpoints_do_the_same(run, tmp_path):
-    """Merged while it is loaded, and as a checkpoint of its own. Seen to fail with another alpha."""
+    """Merged while it is loaded, and as a checkpoint of its own."""
     folder = select_checkpoint(run)
     expected = logits(adapted_model(folder))
     torch.testing.assert_close(logits(load_model(folder)), expected, rtol=1e-5, atol=1e-5)
@@ -113,7 +113,7 @@ def load_model_with(weights: dict[str, torch.Tensor], folder: Path):
 
 
 def test_the_average_is_that_of_all_steps(run, tmp_path):
-    """By hand from the weights of every step, from the first one on. Seen to fail with decay and 1 - decay exchanged."""
+    """By hand from the weights of every step, from the first one on."""
     steps = [stored(run / f"step{n}") for n in (1, 2, 3)]
     name = "transformer.blocks.1.ff_proj.lora.a"
     average = stored(run / "step1", averaged=True)[name]

@@ -40,7 +40,7 @@ def test_on_a_cpu_nothing_is_fused_unless_asked():
 def test_a_state_goes_on_in_the_other_kind(fused, tmp_path):
     """Three steps, saved, loaded into the other kind, three more: as six steps of one kind.
 
-    Seen to fail when the number of steps is not read back, and (loading into the fused one) when it is no fp32 tensor.
+    Seen to fail (loading into the fused one) when the number of steps is no fp32 tensor.
     """
     whole_model, whole = built(fused)
     steps(whole_model, whole, 0, 6)

@@ -27,7 +27,7 @@ SMALL = {
 
 @pytest.mark.parametrize("name", SMALL)
 def test_activations_within_15_percent(name):
-    """A few megabytes. Seen to fail with one linear layer's input left out of a block."""
+    """A few megabytes."""
     case = SMALL[name]
     kept = saved_bytes(prepared(case), batch_of(case))
     found = sum(estimate(case.config, 1, case.shape, on_gpu=False).activations.values())
@@ -62,7 +62,7 @@ def test_bf16_against_an_h200(repo):
 
 
 def test_the_peak_is_looked_for_part_by_part():
-    """Activations leave while gradients come. Seen to fail with all gradients added to all activations."""
+    """Activations leave while gradients come."""
     found = MemoryEstimate({"weights": 5.0}, {"vit": 60.0, "llm": 30.0}, {"vit": 10.0, "llm": 40.0}, {"llm": 3.0}, on_gpu=False)
     assert found.peak == found.needed == 5 + 60 + 30 + 40 + 3
     late = dataclasses.replace(found, gradients={"vit": 70.0, "llm": 1.0})

@@ -120,7 +120,7 @@ def found(ranks):
 
 
 def test_gradients_of_micro_batches_are_reduced_once(found):
-    """As many reductions as with one micro-batch, a third of those after every one. Seen to fail without the switch.
+    """As many reductions as with one micro-batch, a third of those after every one.
 
     The tied embedding has one more: its two uses end their backward passes apart, and what has come together so far goes first.
     """
@@ -130,7 +130,7 @@ def test_gradients_of_micro_batches_are_reduced_once(found):
 
 @pytest.mark.parametrize("name", ["cut", "every", "fused"])
 def test_gradients_are_those_of_one_batch(found, name):
-    """The reference holds one micro-batch of all rows. Seen to fail with the last micro-batch's gradients alone."""
+    """The reference holds one micro-batch of all rows."""
     assert found[name]["gradients"].keys() == found["whole"]["gradients"].keys()
     for what in ("gradients", "weights"):
         for key, value in found["whole"][what].items():
