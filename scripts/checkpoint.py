@@ -3,6 +3,8 @@
 python scripts/checkpoint.py inspect CHECKPOINT
 python scripts/checkpoint.py unshard CHECKPOINT [OUT]
 python scripts/checkpoint.py convert CHECKPOINT OUT --to sharded|unsharded|safetensors|huggingface
+python scripts/checkpoint.py merge_lora CHECKPOINT OUT
+python scripts/checkpoint.py ema CHECKPOINT OUT
 python scripts/checkpoint.py diff A B
 python scripts/checkpoint.py average RUN --last 4 --out OUT
 """

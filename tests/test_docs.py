@@ -141,6 +141,15 @@ def check_benchmark(command: str, tmp_path: Path) -> None:
     assert args.part == "page" or [c for c in cases_of(args.profile, args.part) if any(text in c.key for text in args.only)]
 
 
+def check_memory(command: str, tmp_path: Path) -> None:
+    """The words make a legal training whose memory can be told."""
+    from olmo.train.memory_command import parse, training_config
+    from olmo.train.memory_estimate import shape_of
+
+    args, words = parse(program_words(command)[1])
+    assert args.page == "docs/memory.md" or shape_of(training_config(args, words), args.frames).rows
+
+
 def check_gpu(command: str, tmp_path: Path) -> None:
     from scripts.gpu_check import PARTS, build_parser
 
@@ -220,6 +229,7 @@ CHECKS = [
     (r"python scripts/checkpoint\.py .*", check_checkpoint),
     (r"python scripts/prepare_pretrained_model\.py .*", check_prepare),
     (r"python scripts/benchmark\.py .*", check_benchmark),
+    (r"python scripts/estimate_memory\.py .*", check_memory),
     (r"python scripts/gpu_check\.py.*", check_gpu),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"python scripts/download_datasets\.py .*", check_download),
@@ -363,6 +373,10 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
     assert "tgif" in follow("docs/data.md", "python scripts/download_datasets.py --list")
     assert "all is well" in follow("docs/data.md", "python scripts/data_doctor.py moving_shapes_debug")
+    follow("docs/usage.md", "python launch_scripts/train_image_video_sft.py tiny", *small)
+    for command in ("merge_lora", "ema"):
+        assert "unsharded" in follow("docs/usage.md", f"python scripts/checkpoint.py {command}")
+    assert "peak" in follow("docs/memory.md", "python scripts/estimate_memory.py tiny")
     (program,) = commands(REPO / "README.md", "python")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "total" in done.stdout, done.stderr

@@ -1,5 +1,6 @@
 """Reading checkpoints of every format: finding them, checking that they are whole and fit the model, loading the weights."""
 
+from olmo.checkpoints.adapters import has_adapters
 from olmo.checkpoints.finding import holds_only_weights, select_checkpoint, step_of, what_is_missing
 from olmo.checkpoints.fit import Fit, initialise, match_weights, model_tensors, read_weights
 from olmo.checkpoints.loading import load_config, load_model, read_config
@@ -9,6 +10,7 @@ from olmo.checkpoints.source import open_weights
 
 __all__ = [
     "Fit",
+    "has_adapters",
     "holds_only_weights",
     "initialise",
     "load_config",

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from olmo.checkpoints.adapters import has_adapters
 from olmo.checkpoints.source import open_weights
 from olmo.exceptions import OLMoCheckpointError
+from olmo.nn.lora import is_adapter
 from olmo.weights import SCORER, WeightSource, is_scorer
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -39,10 +41,12 @@ class Fit:
     def describe(self) -> list[str]:
         """One line per thing worth telling."""
         lines = []
-        if self.initialised:
-            lines.append(
-                f"{self.folder} has no {SCORER}: its {len(self.initialised)} tensors start from random values, all others are loaded"
-            )
+        adapters = [n for n in self.initialised if is_adapter(n)]
+        scorer = [n for n in self.initialised if n not in adapters]
+        if scorer:
+            lines.append(f"{self.folder} has no {SCORER}: its {len(scorer)} tensors start from random values, all others are loaded")
+        if adapters:
+            lines.append(f"{self.folder} has no low-rank adapters: {len(adapters) // 2} layers get new ones, which change nothing at first")
         if self.ignored:
             lines.append(f"{self.folder} has {len(self.ignored)} weights of {SCORER} that this model does not use: left out")
         return lines
@@ -50,16 +54,18 @@ class Fit:
 
 def match_weights(folder: Path, model: nn.Module) -> Fit:
     """Compare names and shapes; raises with the list of differences when the checkpoint is of another model."""
-    source = open_weights(folder)
+    wanted = {name: tuple(p.shape) for name, p in model_tensors(model).items()}
+    adapters = {n for n in wanted if is_adapter(n)}
+    source = open_weights(folder, merge=not adapters)
     integers = [n for n, dtype in source.dtypes.items() if not dtype.is_floating_point]
     if integers:
         raise OLMoCheckpointError(
             f"{folder} holds quantised weights, which cannot be read: {fold(integers)} ({source.dtypes[integers[0]]})"
         )
-    wanted = {name: tuple(p.shape) for name, p in model_tensors(model).items()}
     scorer = {n for n in wanted if is_scorer(n)}
     # Without any of its tensors the scorer is new; with some of them the checkpoint is broken.
-    may_lack = scorer if not any(is_scorer(n) for n in source.shapes) else set()
+    may_lack = set() if any(is_scorer(n) for n in source.shapes) else scorer
+    may_lack |= set() if has_adapters(source) else adapters
     absent, extra = compare_shapes(f"the checkpoint {folder}", source.shapes, wanted, may_lack)
     return Fit(source, tuple(n for n in wanted if n in source.shapes), absent, extra)
 

@@ -27,6 +27,8 @@ from olmo.weights import WeightSource, by_our_names, is_scorer
 
 SHARDED = "model_and_optim"
 METADATA = f"{SHARDED}/.metadata"
+EMA = "ema."
+"""Prefix of the running averages of parameters."""
 
 
 class _MetadataUnpickler(pickle.Unpickler):
@@ -152,14 +154,22 @@ def load_sharded(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 class ShardedWeights(WeightSource):
-    """The weights of a sharded checkpoint; its optimiser is none of them."""
+    """The weights of a sharded checkpoint; its optimiser is none of them. `averaged`: where it holds the running average of a
+    parameter, that instead of the parameter."""
 
     format = "sharded"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, averaged: bool = False) -> None:
         self.folder = folder
         items = {k: v for k, v in read_metadata(folder).state_dict_metadata.items() if isinstance(v, TensorStorageMetadata)}
-        keys = {k.removeprefix("model."): k for k in items if k.startswith("model.") or (is_scorer(k) and not k.startswith("optim."))}
+        keys = {
+            k.removeprefix("model."): k for k in items if k.startswith("model.") or (is_scorer(k) and not k.startswith(("optim.", EMA)))
+        }
+        if averaged:
+            averages = {k.removeprefix(EMA): k for k in items if k.startswith(EMA)}
+            if not averages:
+                raise OLMoCheckpointError(f"{folder} holds no running average of weights: it was trained without ema")
+            keys |= averages
         self._keys = {ours: keys[name] for ours, name in by_our_names(keys).items()}
         self.shapes = {name: tuple(items[key].size) for name, key in self._keys.items()}
         self.dtypes = {name: items[key].properties.dtype for name, key in self._keys.items()}

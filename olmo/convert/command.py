@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv)
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {PROGRAM} COMMAND ..., where COMMAND is one of\n")
-        print("\n".join(f"  {name:<9} {command.what}" for name, command in COMMANDS.items()))
+        print("\n".join(f"  {name:<10} {command.what}" for name, command in COMMANDS.items()))
         print(f"\n{PROGRAM} COMMAND --help tells more.")
         return 0
     if words[0] not in COMMANDS:
@@ -175,6 +175,36 @@ def run_average(args: argparse.Namespace) -> int:
     return write_from(folders, Path(args.out), args.to, args)
 
 
+def plain_options(parser: argparse.ArgumentParser, trained_with: str) -> None:
+    parser.add_argument("checkpoint", help=f"{CHECKPOINT_HELP}, trained with {trained_with}")
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("--to", choices=FORMATS, default="unsharded", help="format to write (unsharded)")
+    output_options(parser)
+
+
+def merge_options(parser: argparse.ArgumentParser) -> None:
+    plain_options(parser, "low-rank adapters (lora)")
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    from olmo.checkpoints import has_adapters, open_weights, select_checkpoint
+
+    folder = select_checkpoint(args.checkpoint)
+    if not has_adapters(open_weights(folder, merge=False)):
+        raise OLMoCheckpointError(f"{folder} holds no low-rank adapters: there is nothing to merge")
+    return write_from([folder], Path(args.out), args.to, args)
+
+
+def ema_options(parser: argparse.ArgumentParser) -> None:
+    plain_options(parser, "a running average (ema)")
+
+
+def run_ema(args: argparse.Namespace) -> int:
+    from olmo.checkpoints import select_checkpoint
+
+    return write_from([select_checkpoint(args.checkpoint)], Path(args.out), args.to, args, averaged=True)
+
+
 def newest_steps(run: Path, count: int) -> list[Path]:
     """The newest whole `step<N>` folders of a run, oldest first, one of each step."""
     from olmo.checkpoints import step_of, what_is_missing
@@ -190,8 +220,8 @@ def newest_steps(run: Path, count: int) -> list[Path]:
     return [whole[step] for step in sorted(whole)[-count:]]
 
 
-def write_from(folders: Sequence[Path], out: Path, kind: str, args: argparse.Namespace) -> int:
-    """Write the weights of one folder, or the mean of several, with the config of the last."""
+def write_from(folders: Sequence[Path], out: Path, kind: str, args: argparse.Namespace, averaged: bool = False) -> int:
+    """Write the weights of one folder (`averaged`: their running averages), or the mean of several, with the config of the last."""
     import torch
 
     from olmo.checkpoints import open_weights, read_config
@@ -199,13 +229,14 @@ def write_from(folders: Sequence[Path], out: Path, kind: str, args: argparse.Nam
     from olmo.convert.output import format_bytes
     from olmo.convert.writers import CastWeights, write_checkpoint
 
-    sources = [open_weights(folder) for folder in folders]
+    sources = [open_weights(folder, averaged=averaged) for folder in folders]
     weights = sources[0] if len(sources) == 1 else AverageWeights(sources)
     if args.dtype is not None:
         weights = CastWeights(weights, getattr(torch, args.dtype))
     if len(folders) > 1:
         log.info("the mean of %s, with the config of the last", ", ".join(str(folder) for folder in folders))
-    write_checkpoint(weights, read_config(folders[-1]), out, kind, max_bytes=int(args.max_file_gb * 1e9))
+    config = {key: value for key, value in read_config(folders[-1]).items() if key != "lora"}  # adapters are merged already
+    write_checkpoint(weights, config, out, kind, max_bytes=int(args.max_file_gb * 1e9))
     total = sum(weights.num_bytes(name) for name in weights.shapes)
     print(f"{out}: {kind}, {len(weights.shapes)} tensors, {format_bytes(total)}")
     return 0
@@ -216,5 +247,7 @@ COMMANDS: dict[str, Command] = {
     "unshard": Command("All weights of a checkpoint in one file, model.pt.", unshard_options, run_unshard),
     "convert": Command("Write a checkpoint in another format or dtype.", convert_options, run_convert),
     "diff": Command("What two checkpoints differ in; exit status 1 if in anything.", diff_options, run_diff),
+    "merge_lora": Command("A plain checkpoint from one with low-rank adapters.", merge_options, run_merge),
+    "ema": Command("The running average of the weights that a training kept.", ema_options, run_ema),
     "average": Command("The mean of several checkpoints of one model.", average_options, run_average),
 }

@@ -74,7 +74,7 @@ class Summary:
 
 def inspect_checkpoint(folder: Path) -> Summary:
     """Everything that can be said without reading weights."""
-    weights = open_weights(folder)
+    weights = open_weights(folder, merge=False)
     parts = {part: Contents() for part in PARTS}
     for name, shape in weights.shapes.items():
         parts[part_of(name)].add(shape, weights.dtypes[name])

@@ -14,7 +14,10 @@ from olmo.nn.image_vit import VisionBackboneType
 
 @dataclass(frozen=True)
 class Trained:
-    """Which weights get a gradient. A frozen ViT counts as without backward pass, even where its scorer is trained."""
+    """Which weights get a gradient. A frozen ViT counts as without backward pass, even where its scorer is trained.
+
+    The products of low-rank adapters are not counted: they are a percent of those of the layers that they adapt.
+    """
 
     llm: bool = True
     """Blocks of the decoder."""
@@ -24,6 +27,12 @@ class Trained:
     """ViT and scorer."""
     connector: bool = True
     """Connector."""
+    adapted: frozenset[str] = frozenset()
+    """Which of llm, vit and connector hold adapters: gradients pass through their frozen weights."""
+
+    def passes(self, part: str) -> bool:
+        """Whether something inside this part is trained."""
+        return getattr(self, part) or part in self.adapted
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,12 @@ def training_flops(count: FlopCount, trained: Trained = Trained()) -> float:
 
     Pixels need no gradient, so the patch embedding counts twice only.
     """
-    before_llm = trained.vit or trained.connector
-    backward = trained.vit * (count.patch_embedding + 2 * (count.vit_linear + count.vit_attention + count.scorer))
-    backward += (trained.connector + trained.vit) * count.connector
-    anything = before_llm or trained.llm
+    vit = trained.passes("vit")
+    before_llm = vit or trained.passes("connector")
+    backward = trained.vit * (count.patch_embedding + count.vit_linear + count.scorer)
+    backward += vit * (count.vit_linear + 2 * count.vit_attention + count.scorer)
+    backward += (trained.connector + (vit or "connector" in trained.adapted)) * count.connector
+    anything = before_llm or trained.passes("llm")
     backward += (trained.llm + anything) * count.llm_linear + 2 * anything * count.llm_attention
     backward += (trained.head + anything) * count.head
     return count.total + backward

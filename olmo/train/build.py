@@ -18,9 +18,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from olmo.checkpoints import Fit, initialise, match_weights, model_tensors, read_pretrained_file, read_weights
 from olmo.distributed import World, initialized, whole
-from olmo.models.model import ModelBase
+from olmo.models.model import GROUPS, ModelBase
+from olmo.nn.lora import add_adapters, is_adapter
 from olmo.train.config import TrainConfig
-from olmo.train.optim import freeze
+from olmo.train.optim import adapt, freeze
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ def seed_everything(seed: int) -> None:
 def meta_model(cfg: TrainConfig) -> ModelBase:
     """The model without memory for its weights; what is not trained is frozen."""
     model = cfg.model.build_model(device="meta")
+    if cfg.lora is not None:
+        adapt(model, cfg.lora, cfg.ft_embedding)
+        return model
     freeze(model, ft_llm=cfg.ft_llm, ft_vit=cfg.ft_vit, ft_connector=cfg.ft_connector, ft_embedding=cfg.ft_embedding)
     return model
 
@@ -72,7 +76,11 @@ def initialise_weights(cfg: TrainConfig, model: ModelBase, world: World, names: 
     if world.is_main:
         seed_everything(cfg.seed)
         fresh = cfg.model.build_model(device="meta")
-        touched = initialise(fresh, names, device=world.device)
+        adapters = {n for n in names if is_adapter(n)}
+        touched = initialise(fresh, names - adapters, device=world.device)
+        if cfg.lora is not None:
+            add_adapters(fresh, cfg.lora, fresh.group_of, GROUPS)
+            touched |= initialise(fresh, adapters, device=world.device)
         source = {n: p.detach() for n, p in model_tensors(fresh).items() if n in touched}
     assign(tensors, names, source)
 

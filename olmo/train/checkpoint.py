@@ -4,7 +4,7 @@ A checkpoint is written beside its place (`step<N>-tmp`), complete with its `con
 done: a folder called `step<N>` is always whole. Its layout is the published one:
 
     step<N>/config.yaml
-    step<N>/model_and_optim/     torch distributed checkpoint; keys model.<parameter>, optim.state.<parameter>.<field>
+    step<N>/model_and_optim/     torch distributed checkpoint; keys model.<parameter>, optim.state.<parameter>.<field>, ema.<parameter>
     step<N>/train/rank<R>.pt     trainer state of a rank: counters, data position, random state
 """
 
@@ -15,8 +15,9 @@ import random
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,15 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def save_checkpoint(
-    cfg: TrainConfig, step: int, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict[str, Any], world: World
+    cfg: TrainConfig,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    state: dict[str, Any],
+    world: World,
+    more: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Path:
-    """Write `step<N>` (all ranks call this); without `optimizer` only weights and trainer state."""
+    """Write `step<N>` (all ranks call this); without `optimizer` only weights, trainer state and the tensors in `more`."""
     import torch.distributed.checkpoint as dcp
 
     root = Path(cfg.save_folder)
@@ -123,6 +130,7 @@ def save_checkpoint(
 
     def write_tensors() -> None:
         tensors: dict[str, Any] = {f"model.{n}": p.detach() for n, p in model_tensors(model).items()}
+        tensors |= more
         if optimizer is not None:
             tensors |= optimizer_tensors(optimizer) | optimizer_settings(optimizer)
         with warnings.catch_warnings():
@@ -203,7 +211,9 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
                 without.append(name)
                 continue
             moments = {key: torch.zeros_like(param) for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[param] = {"step": torch.tensor(0.0), **moments}
+            # the fused kernel counts steps where the parameters are, the others on the host
+            step = torch.zeros((), device=param.device if group["fused"] else "cpu")
+            optimizer.state[param] = {"step": step, **moments}
     if without:
         raise OLMoCheckpointError(
             f"{folder} holds no optimiser state for {len(without)} of the trained parameters ({', '.join(without[:3])}); "

@@ -17,7 +17,8 @@ from olmo.data.loader import DataLoaderConfig
 from olmo.exceptions import OLMoCliError, OLMoConfigurationError
 from olmo.models.model import build_model_config
 from olmo.nn.flops_training import Trained
-from olmo.train.optim import OptimizerConfig
+from olmo.nn.lora import LoraConfig
+from olmo.train.optim import OptimizerConfig, adapt
 from olmo.train.scheduler import SchedulerConfig
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class FSDPConfig(BaseConfig):
 
     precision: FSDPPrecision = FSDPPrecision.pure
     """pure: parameters and reductions in the precision of the run; mixed: reductions in fp32; float: both in fp32."""
+    reduce_every_microbatch: bool = False
+    """Reduce and shard gradients after every micro-batch; false does it once per step, which is faster, but every rank holds all
+    gradients (in the precision of the reductions) while there are several micro-batches."""
 
 
 @dataclass
@@ -143,6 +147,20 @@ class EvaluationConfig(BaseConfig):
 
 
 @dataclass
+class EmaConfig(BaseConfig):
+    """A running average of the trained weights, saved beside them; `scripts/checkpoint.py ema` takes it out."""
+
+    decay: float = 0.999
+    """How much of the average stays at every step; it looks back over about 1 / (1 - decay) steps."""
+    warmup: bool = True
+    """Look back over fewer steps at first: the decay is at most (1 + step) / (10 + step)."""
+
+    def validate(self) -> None:
+        if not 0 < self.decay < 1:
+            raise OLMoConfigurationError(f"ema.decay={self.decay}: must lie between 0 and 1")
+
+
+@dataclass
 class RuntimeData(BaseConfig):
     """Facts of the run, filled in when it starts and saved with every checkpoint."""
 
@@ -182,8 +200,13 @@ class TrainConfig(BaseConfig):
     """Train the connector."""
     ft_embedding: str = "lm_head"
     """Which of input embedding, output head and final norm are trained with the language model: all, lm_head, ln_f or wte."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of whole parts; the keys ft_llm, ft_vit and ft_connector then make room for
+    `lora.train_whole`. null = off."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Learning rates, decay and betas per parameter group."""
+    ema: EmaConfig | None = None
+    """Running average of the trained weights; null = none."""
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     """Warm-up and decay of the learning rates."""
     data: DataLoaderConfig = field(default_factory=DataLoaderConfig)
@@ -313,8 +336,19 @@ class TrainConfig(BaseConfig):
     @property
     def trained(self) -> Trained:
         """Which weights get a gradient, for counting FLOPs."""
+        if self.lora is not None:
+            whole = set(self.lora.train_whole)
+            head = "llm" in whole and self.ft_embedding in ("all", "wte" if self.model.llm.weight_tying else "lm_head")
+            return Trained("llm" in whole, head, "vit" in whole, "connector" in whole, self.adapted_parts())
         head = "wte" if self.model.llm.weight_tying else "lm_head"
         return Trained(self.ft_llm, self.ft_llm and self.ft_embedding in ("all", head), self.ft_vit, self.ft_connector)
+
+    def adapted_parts(self) -> frozenset[str]:
+        """Parts of the model that hold low-rank adapters."""
+        if self.lora is None:
+            return frozenset()
+        model = self.model.build_model(device="meta")
+        return frozenset(model.group_of(f"{layer}.weight") for layer in adapt(model, self.lora, self.ft_embedding))
 
     def uses_bf16(self, device: torch.device) -> bool:
         """Whether this run computes in bf16 on that device."""
@@ -340,6 +374,9 @@ class TrainConfig(BaseConfig):
         if self.model is None:
             raise OLMoConfigurationError("the config has no block 'model'")
         self.model.build_model(device="meta")  # checks every block of the model config and takes no memory
+        self.adapted_parts()
+        if self.ema is not None:
+            self.ema.validate()
         self.data.check()
         self.evaluation.check()
         self.rows_per_rank(world_size)

@@ -14,7 +14,9 @@ from torch import nn
 from olmo.config import BaseConfig, StrEnum
 from olmo.distributed import whole
 from olmo.exceptions import OLMoConfigurationError
-from olmo.models.model import GROUPS
+from olmo.models.model import GROUPS, ModelBase
+from olmo.nn.lora import LoraConfig, add_adapters, is_adapter
+from olmo.weights import SCORER
 
 NO_DECAY = frozenset(
     "wte attn_norm ff_norm pre_attn_norm post_attn_norm pre_ff_norm post_ff_norm ln_f pre_ln attention_norm ffn_norm "
@@ -119,15 +121,22 @@ def build_param_groups(cfg: OptimizerConfig, groups: dict[str, list[tuple[str, n
     return built
 
 
-def build_optimizer(cfg: OptimizerConfig, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW over `model.parameter_groups()`; every trainable parameter must be in exactly one group."""
+def build_optimizer(cfg: OptimizerConfig, model: nn.Module, *, fused: bool | None = None) -> torch.optim.AdamW:
+    """AdamW over `model.parameter_groups()`; every trainable parameter must be in exactly one group.
+
+    `fused`: update all parameters of a group in one kernel; None = where all of them are on a GPU. States of both kinds are the same
+    tensors in checkpoints.
+    """
     groups = build_param_groups(cfg, model.parameter_groups())
     if not groups:
         raise OLMoConfigurationError("nothing to train: ft_llm, ft_vit and ft_connector are all false and the model has no token scorer")
     grouped = {id(p) for g in groups for p in g["params"]}
     left_out = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in grouped]
     assert not left_out, f"trainable parameters in no group: {left_out[:5]}"
-    return torch.optim.AdamW(groups)
+    if fused is None:
+        fused = all(p.device.type == "cuda" for g in groups for p in g["params"])
+    # where it is not fused, torch chooses between its other implementations as always
+    return torch.optim.AdamW(groups, fused=True if fused else None)
 
 
 def freeze(model: nn.Module, *, ft_llm: bool, ft_vit: bool, ft_connector: bool, ft_embedding: str) -> None:
@@ -148,6 +157,24 @@ def freeze(model: nn.Module, *, ft_llm: bool, ft_vit: bool, ft_connector: bool, 
             part = _embedding_part(name)
             if part is not None:
                 p.requires_grad_(part in trained)
+
+
+def adapt(model: ModelBase, config: LoraConfig, ft_embedding: str) -> list[str]:
+    """Put adapters into the layers that `config` names and freeze the rest as it says; returns the names of these layers."""
+    whole = set(config.train_whole)
+    if unknown := whole - {"llm", "connector", "vit"}:
+        raise OLMoConfigurationError(f"lora.train_whole: '{min(unknown)}' must be one of llm, connector, vit")
+    layers = add_adapters(model, config, model.group_of, GROUPS)
+    adapted = {model.group_of(f"{layer}.weight") for layer in layers}
+    if both := adapted & whole:
+        raise OLMoConfigurationError(f"lora.train_whole: {min(both)} has adapters, and a layer with one is frozen")
+    freeze(model, ft_llm="llm" in whole, ft_vit="vit" in whole, ft_connector="connector" in whole, ft_embedding=ft_embedding)
+    for name, p in model.named_parameters():
+        if is_adapter(name):
+            p.requires_grad_(True)
+        elif SCORER in adapted and model.group_of(name) == SCORER:
+            p.requires_grad_(False)
+    return layers
 
 
 _EMBEDDING_PARTS = {"all": ("wte", "ff_out", "ln_f"), "lm_head": ("ff_out", "ln_f"), "ln_f": ("ln_f",), "wte": ("wte",)}

@@ -16,6 +16,7 @@ from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError, OLMoErr
 from olmo.train import build
 from olmo.train.callbacks.checkpointer import Checkpointer
 from olmo.train.callbacks.console import ConsoleLogger
+from olmo.train.callbacks.ema import ExponentialAverage
 from olmo.train.callbacks.evaluation import Evaluator
 from olmo.train.callbacks.jsonl import JsonlLogger
 from olmo.train.callbacks.speed import SpeedMonitor
@@ -94,7 +95,7 @@ def compare_configs(cfg: TrainConfig, folder: Path) -> None:
     """Say which parts of the config changed since the checkpoint that the run continues."""
     saved = TrainConfig.from_dict(read_config(folder)).asdict()
     current = cfg.asdict()
-    changed = [block for block in ("model", "optimizer", "scheduler", "data") if saved[block] != current[block]]
+    changed = [block for block in ("model", "lora", "optimizer", "scheduler", "data") if saved[block] != current[block]]
     if changed:
         log.warning("the config differs from that of %s in: %s; the new values are used", folder, ", ".join(changed))
 
@@ -113,7 +114,7 @@ def _train(cfg: TrainConfig, world: World, console: Any, command: str) -> str:
     start = on_main(lambda: find_start(cfg), cannot_find_start)
     if start.folder is not None:
         # Before the data are opened: a checkpoint of another model should not show after minutes of generating videos.
-        match_weights(start.folder, cfg.model.build_model(device="meta"))
+        match_weights(start.folder, build.meta_model(cfg))
     prepare_save_folder(cfg, start)
     loader = build_loader(cfg, world)
     trainer = build_trainer(cfg, world, console, loader, start)
@@ -145,13 +146,15 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     build.seed_everything(cfg.seed + world.rank)
     optimizer = build_optimizer(cfg.optimizer, model)
     step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, cfg.max_steps), world)
+    ema = None if cfg.ema is None else ExponentialAverage(cfg.ema, model)
     callbacks = [
+        *([] if ema is None else [ema]),
         SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
         *([Evaluator(cfg)] if cfg.evaluation.tasks else []),
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         *([WandbLogger(cfg.wandb)] if wandb_wanted(cfg.wandb) else []),
-        Checkpointer(cfg, protected=None if start.resumes else start.folder),
+        Checkpointer(cfg, protected=None if start.resumes else start.folder, ema=ema),
     ]
     trainer = Trainer(step, loader, callbacks)
     if start.trainer:
@@ -160,6 +163,8 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     # The last checkpoint of a finished run may have no optimiser state (save_final_optim=false), and needs none.
     if start.optimizer and trainer.state.step < cfg.last_step:
         load_optimizer(start.folder, optimizer)
+    if start.optimizer and ema is not None:
+        ema.load(start.folder)
     if world.is_main:
         parts = ", ".join(f"{g} {sum(p.numel() for _, p in m):,}" for g, m in model.parameter_groups().items() if m)
         log.info("parameters: %s", parts)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.profiler import record_function
 
 from olmo.batch import EXAMPLE_STRIDE, SHARED_PREFIX, Batch
@@ -94,6 +95,7 @@ class TrainStep:
         compiler = cfg.compiler(world.device)
         self.pad_to = cfg.data.sequence_length if compiler is not None and not compiler.dynamic else None
         """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
+        self.trained = cfg.trained
         self.count_flops = False
         """Whether results carry FLOPs; counting reads every id of the batch on the host."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
@@ -109,6 +111,12 @@ class TrainStep:
         with torch.autocast("cuda", dtype=torch.bfloat16) if self.cfg.uses_bf16(self.world.device) else nullcontext():
             return self.model(batch, compute_loss=True, pad_to=self.pad_to)
 
+    def _reduce_gradients(self, last: bool) -> None:
+        """Ranks add up their gradients after the last micro-batch, in one reduction per sharded unit."""
+        if isinstance(self.model, FSDPModule) and not self.cfg.fsdp.reduce_every_microbatch:
+            self.model.set_requires_gradient_sync(last)
+            self.model.set_is_last_backward(last)
+
     def __call__(self, batch: Batch, step: int, wish: Callable[[], bool] = lambda: False) -> StepResult:
         """One step on this rank's rows. `step` counts from 1; `wish` says whether this rank wants to stop, the result
         whether any does."""
@@ -120,10 +128,11 @@ class TrainStep:
         host = dict.fromkeys(_SUMS, 0)
         host |= batch_counts(batch)
         if self.count_flops:
-            flops = step_flops(flops_for_batch(self.cfg.model, batch), self.cfg.model, self.cfg.trained, self.cfg.recompute)
+            flops = step_flops(flops_for_batch(self.cfg.model, batch), self.cfg.model, self.trained, self.cfg.recompute)
             host |= {"model_flops": flops.model, "hardware_flops": flops.hardware}
         extra: dict[str, list] = {}
-        for part in micro:
+        for number, part in enumerate(micro, 1):
+            self._reduce_gradients(number == len(micro))
             with record_function("forward"):
                 out = self.forward(trim_padding(part).to(self.world.device))
             terms = out.loss

@@ -308,7 +308,7 @@ def test_interrupted(published, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["mend"], "unknown command 'mend'; known: inspect, unshard, convert, diff, average"),
+        (["mend"], "unknown command 'mend'; known: inspect, unshard, convert, diff, merge_lora, ema, average"),
         (["inspect", "nowhere"], "there is no checkpoint folder nowhere"),
         (["convert", "a", "b"], "the following arguments are required: --to"),
         (["convert", "a", "b", "--to", "zip"], "invalid choice: 'zip'"),

@@ -100,3 +100,14 @@ def test_ideal_speedups_of_parts():
     decoder = ideal_speedup(config, 64, 200, topk=0.5, part="llm")
     assert 1.9 < decoder < ideal_speedup(config, 64, 200, topk=0.5, part="llm", real_mask=True) < 2.3
     assert ideal_speedup(config, 64, 200, topk=0.0) == 1.0
+
+
+def test_adapters_let_gradients_through_frozen_weights():
+    """Gradients of inputs, not of weights, from the adapters on."""
+    count = FlopCount(patch_embedding=1, vit_linear=10, vit_attention=100, connector=1e3, llm_linear=1e4, llm_attention=1e5, head=1e6)
+    frozen = dict(llm=False, head=False, vit=False, connector=False)
+    llm = training_flops(count, Trained(**frozen, adapted=frozenset({"llm"}))) - count.total
+    assert llm == 1e4 + 2e5 + 1e6
+    vit = training_flops(count, Trained(**frozen, adapted=frozenset({"vit"}))) - count.total
+    assert vit == llm + 10 + 200 + 1e3
+    assert training_flops(count, Trained(**frozen)) == count.total

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import ModelOutput
 from olmo.models.molmo2.model import Molmo2Model
+from olmo.nn.lora import draws_dropout
 from olmo.nn.losses import EAGER, ChunkFunctions
 from olmo.nn.temporal_image_vit import PrunedPatches
 from olmo.nn.vision_backbone import VisionOutput
@@ -154,7 +155,7 @@ def _scorer(backbone: nn.Module) -> nn.Module | None:
 def _recompute(module: nn.Module | None, random: bool, selective: bool) -> None:
     if module is None:
         return
-    forward = module.forward
+    forward, random = module.forward, random or draws_dropout(module)
     contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _keep_products)} if selective else {}
 
     def recomputed(*args, **kwargs):

@@ -6,6 +6,7 @@ from pathlib import Path
 from olmo.checkpoints import step_of
 from olmo.distributed import barrier
 from olmo.train.callbacks.base import Callback
+from olmo.train.callbacks.ema import ExponentialAverage
 from olmo.train.checkpoint import existing_steps, remove_checkpoint, save_checkpoint, save_unsharded
 from olmo.train.config import TrainConfig
 
@@ -18,8 +19,8 @@ class Checkpointer(Callback):
     Older checkpoints are deleted after the new one is complete, never before.
     """
 
-    def __init__(self, cfg: TrainConfig, protected: Path | None = None):
-        self.cfg = cfg
+    def __init__(self, cfg: TrainConfig, protected: Path | None = None, ema: ExponentialAverage | None = None):
+        self.cfg, self.ema = cfg, ema
         self.protected = protected
         """A checkpoint that this run started from without continuing it: never deleted."""
         self.kept: list[Path] = []
@@ -48,7 +49,8 @@ class Checkpointer(Callback):
 
     def _save(self, trainer, *, with_optimizer: bool, ephemeral: bool) -> None:
         optimizer = trainer.optimizer if with_optimizer else None
-        folder = save_checkpoint(self.cfg, trainer.state.step, trainer.model, optimizer, trainer.state_dict(), trainer.world)
+        more = {} if self.ema is None else self.ema.tensors()
+        folder = save_checkpoint(self.cfg, trainer.state.step, trainer.model, optimizer, trainer.state_dict(), trainer.world, more)
         trainer.notify_saved(folder)
         stale = self.ephemeral
         self.ephemeral = [folder] if ephemeral else []
