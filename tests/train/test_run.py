@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
 from olmo.checkpoints import load_model, model_tensors, read_config, select_checkpoint
 from olmo.train import build, checkpoint, run
@@ -219,7 +220,7 @@ def failing(number: int, text: str):
 
 def test_read_only_save_folder(tmp_path, monkeypatch, capsys):
     """Found out before the model is built (simulated: root may write everywhere)."""
-    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", failing(errno.EROFS, "Read-only file system"))
+    monkeypatch.setattr(LocalFileSystem, "_open", failing(errno.EROFS, "Read-only file system"))
     monkeypatch.setattr(build, "build_sharded_model", lambda *a: pytest.fail("the model was built first"))
     assert train(tmp_path / "x") == 1
     assert_one_line(capsys, f"cannot write to {tmp_path / 'x'}: Read-only file system")

@@ -1,0 +1,82 @@
+"""What a checkpoint will hold, taken at one moment, so that training may go on while it is written."""
+
+import io
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
+from torch.distributed.tensor import DTensor
+
+from olmo.checkpoints import model_tensors
+from olmo.train.checkpoint import optimizer_settings, optimizer_tensors
+from olmo.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One rank's part of a checkpoint."""
+
+    step: int
+    tensors: dict[str, Any]
+    """Checkpoint key -> tensor, sharded tensor or plain value."""
+    state: bytes
+    """The trainer's state as a file."""
+    config: bytes
+    """`config.yaml`."""
+    seconds: float
+    """How long training stood still for it."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of this rank's tensors and trainer state."""
+        shards = (t.to_local() if isinstance(t, DTensor) else t for t in self.tensors.values() if isinstance(t, Tensor))
+        return len(self.state) + sum(math.prod(t.shape) * t.element_size() for t in shards)
+
+
+class Snapshots:
+    """Takes snapshots; on GPUs into page-locked host memory that the next one uses again, which makes the pause short.
+
+    So a snapshot is good until the next is taken: whoever writes it must be done by then.
+    """
+
+    def __init__(self) -> None:
+        self._stager: BlockingAsyncStager | None = None
+        self._keys: frozenset[str] = frozenset()
+
+    def take(
+        self,
+        cfg: TrainConfig,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        state: dict[str, Any],
+        *,
+        copy: bool,
+    ) -> Snapshot:
+        """The state now. Without `copy` the tensors are the live ones: then nothing may train until they are written."""
+        began = time.perf_counter()
+        tensors = live_tensors(model, optimizer)
+        if copy:
+            tensors = self._copied(tensors)
+        file = io.BytesIO()
+        torch.save(state, file)
+        return Snapshot(step, tensors, file.getvalue(), cfg.to_yaml().encode(), time.perf_counter() - began)
+
+    def _copied(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        # The stager returns its buffers as they are: they must hold what is asked for and nothing more.
+        if self._stager is None or frozenset(tensors) != self._keys:
+            on_gpu = any(isinstance(t, Tensor) and t.is_cuda for t in tensors.values())
+            self._stager, self._keys = BlockingAsyncStager(cache_staged_state_dict=on_gpu), frozenset(tensors)
+        return self._stager.stage(tensors)
+
+
+def live_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    """Everything that goes into `model_and_optim/`, not copied."""
+    tensors: dict[str, Any] = {f"model.{n}": p.detach() for n, p in model_tensors(model).items()}
+    if optimizer is not None:
+        tensors |= optimizer_tensors(optimizer) | optimizer_settings(optimizer)
+    return tensors
