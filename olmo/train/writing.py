@@ -14,6 +14,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.filesystem import FileSystemBase
 
 from olmo.checkpoints.marker import COMPLETE, UNFINISHED, marker_text
+from olmo.checkpoints.remote import missing_in_store
 from olmo.checkpoints.sharded import SHARDED
 from olmo.checkpoints.stores import HashingStream, Store
 from olmo.distributed import World, gather_objects, initialized, on_all_ranks, on_main
@@ -172,8 +173,8 @@ def clear_leftovers(store: Store) -> None:
             store.rename(name, name.removesuffix(OLD))
         elif store.renames and name.endswith(TMP):
             store.delete(name)
-        elif not store.renames and UNFINISHED in (files := store.files(name)):
-            if COMPLETE in files:
+        elif not store.renames and store.exists(f"{name}/{UNFINISHED}"):
+            if missing_in_store(store, name) is None:
                 store.delete_file(f"{name}/{UNFINISHED}")
             else:
                 delete(store, name)

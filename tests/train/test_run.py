@@ -12,6 +12,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from olmo.checkpoints import load_model, model_tensors, read_config, select_checkpoint
+from olmo.checkpoints.stores import Store
 from olmo.train import build, checkpoint, run
 from olmo.train.step import TrainStep
 from tests.train.command import launch, records, train, without_times
@@ -252,15 +253,15 @@ def test_a_failure_while_looking_for_the_start(tmp_path, monkeypatch, capsys):
     assert "in broken" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["torch.save", "dcp"])
-def test_disk_full_while_saving(tmp_path, monkeypatch, capsys, where):
+@pytest.mark.parametrize("where", ["store", "dcp"])
+def test_disk_full_in_the_last_save(tmp_path, monkeypatch, capsys, where):
     """One sentence, no half checkpoint; what was saved before stays."""
     import torch.distributed.checkpoint as dcp
 
-    target = (checkpoint.torch, "save") if where == "torch.save" else (dcp.filesystem, "_write_item")
+    target = (Store, "write") if where == "store" else (dcp.filesystem, "_write_item")
     at_step(monkeypatch, 5, lambda: monkeypatch.setattr(*target, failing(errno.ENOSPC, "No space left on device")))
     assert train(tmp_path) == 1
-    assert_one_line(capsys, f"cannot write to {tmp_path}: No space left on device; give a folder with room")
+    assert_one_line(capsys, f"cannot write to {tmp_path}: No space left on device; give a folder with room", "step6 was not saved", "step3")
     assert names(tmp_path) == ["step3"]
 
 

@@ -74,8 +74,8 @@ class Checkpointer(Callback):
             self._save(trainer, with_optimizer=cfg.save_final_optim or not last, ephemeral=False)
         elif cfg.save_interval_ephemeral is not None and step % cfg.save_interval_ephemeral == 0:
             self._save(trainer, with_optimizer=True, ephemeral=True)
-        if ends:
-            self._settle(trainer, must_succeed=True)
+        if ends or not self.writer.background:
+            self._settle(trainer, must_succeed=ends)
         if last and not trainer.stopping and cfg.save_final_unsharded_checkpoint:
             trainer.notify_saved(save_unsharded(cfg, step, trainer.model, trainer.world))
 
@@ -112,8 +112,6 @@ class Checkpointer(Callback):
         self.last_pause, self.last_bytes = time.perf_counter() - began, snap.bytes
         if world.is_main:
             self._log_pause(snap, waited)
-        if not background:
-            self._settle(trainer)
 
     def _log_pause(self, snap: Snapshot, waited: float) -> None:
         if self.writer.background:
