@@ -27,9 +27,9 @@ EXTRAS = {
     "wandb": ["wandb>=0.19"],
     "video": ["torchcodec>=0.10"],
     "data": ["pyarrow>=17"],
-    # Filled by the first feature of each kind that needs a package beyond the core.
+    "cloud": ["s3fs>=2025.9"],
+    # Filled by the first feature of its kind that needs a package beyond the core.
     "eval": [],
-    "cloud": [],
     "test": [
         "pytest>=8",
         "pytest-timeout>=2.3",
@@ -40,6 +40,11 @@ EXTRAS = {
         "torchvision>=0.25",
         "wandb>=0.19",
         "pyarrow>=17",
+        "s3fs>=2025.9",
+        "boto3>=1.40",
+        "moto[s3]>=5.1",
+        "flask>=3",
+        "flask-cors>=5",
     ],
 }
 EXTRAS["dev"] = EXTRAS["test"]

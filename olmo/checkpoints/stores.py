@@ -17,10 +17,10 @@ from typing import Any
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from olmo.exceptions import OLMoConfigurationError, missing_package
+from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError, first_line, missing_package
 
-PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""What fsspec needs for the commoner object stores."""
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""What fsspec needs for other object stores than S3, whose package is in the extra `cloud`."""
 
 
 def is_url(location: str | os.PathLike) -> bool:
@@ -69,8 +69,10 @@ class Store:
         try:
             self.fs, self.root = url_to_fs(self.location, use_listings_cache=False)
         except ImportError as err:
-            package = PACKAGES.get(scheme, "")
-            raise missing_package(package or "fsspec", "cloud", f"{scheme}://") from err
+            if scheme in ("s3", "s3a"):
+                raise missing_package("s3fs", "cloud", f"{scheme}://") from err
+            package = f": pip install {PACKAGES[scheme]}" if scheme in PACKAGES else f" ({first_line(err)})"
+            raise OLMoEnvironmentError(f"{scheme}:// needs a package that is not installed{package}") from err
         except ValueError:
             raise OLMoConfigurationError(f"{self.location}: the kind of store {scheme}:// is not known") from None
 

@@ -77,15 +77,21 @@ def assert_same_end(a: Path, b: Path):
     assert str(states[0]) == str(states[1])
 
 
-@pytest.mark.parametrize("stop", [1, 4])
-def test_resume_is_exact(reference, tmp_path, stop):
+BACKGROUND = "--save_asynchronously=true"
+
+
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [(1, ()), (4, (BACKGROUND,)), pytest.param(4, (), marks=pytest.mark.slow), pytest.param(1, (BACKGROUND,), marks=pytest.mark.slow)],
+)
+def test_resume_is_exact(reference, tmp_path, stop, words):
     """Stopped after `stop` steps (with examples waiting in the packer) and started again by the same command.
 
     Fails (seen) when dropout's random state, the packer's buffer or the optimiser's moments are not restored.
     """
-    assert train(tmp_path, *FULL, f"--stop_after={stop}") == 0
+    assert train(tmp_path, *FULL, f"--stop_after={stop}", *words) == 0
     assert len(records(tmp_path)) == stop
-    assert train(tmp_path, *FULL) == 0
+    assert train(tmp_path, *FULL, *words) == 0
     assert_same_end(reference, tmp_path)
 
 

@@ -320,5 +320,7 @@ def test_fault_of_a_store_that_is_not_known(monkeypatch):
         raise ImportError("install gcsfs")
 
     monkeypatch.setattr("olmo.checkpoints.stores.url_to_fs", absent)
-    with pytest.raises(OLMoEnvironmentError, match=r"needs the package 'gcsfs'.*\[cloud\]"):
+    with pytest.raises(OLMoEnvironmentError, match="gs:// needs a package that is not installed: pip install gcsfs"):
         Store("gs://bucket/run")
+    with pytest.raises(OLMoEnvironmentError, match=r"s3:// needs the package 's3fs'.*\[cloud\]"):
+        Store("s3://bucket/run")
