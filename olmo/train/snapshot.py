@@ -46,6 +46,7 @@ class Snapshots:
     def __init__(self) -> None:
         self._stager: BlockingAsyncStager | None = None
         self._keys: frozenset[str] = frozenset()
+        self._config: bytes | None = None
 
     def take(
         self,
@@ -64,7 +65,9 @@ class Snapshots:
             tensors = self._copied(tensors)
         file = io.BytesIO()
         torch.save(state, file)
-        return Snapshot(step, tensors, file.getvalue(), cfg.to_yaml().encode(), time.perf_counter() - began)
+        if self._config is None:  # it takes longer than copying a small model, and does not change during a run
+            self._config = cfg.to_yaml().encode()
+        return Snapshot(step, tensors, file.getvalue(), self._config, time.perf_counter() - began)
 
     def _copied(self, tensors: dict[str, Any]) -> dict[str, Any]:
         # The stager returns its buffers as they are: they must hold what is asked for and nothing more.
