@@ -46,7 +46,7 @@ def reference(shapes_folder, tmp_path_factory):
 @pytest.mark.parametrize("file", ["distcp", "complete.json"])
 @pytest.mark.parametrize("background", ["false", "true"])
 def test_resume_after_kill_in_mid_save(reference, tmp_path, repo, capsys, file, background):
-    """Seen to fail when the checkpoint is written in its place on the disk."""
+    """What is left is no checkpoint; the same command goes on from the one before and ends as if nothing had happened."""
     more = [f"--save_asynchronously={background}"]
     done = command(repo, "-m", "tests.train.killed", file, 4, 0, *words(tmp_path, *more))
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -80,7 +80,7 @@ def test_resume_on_s3_after_kill_in_mid_save(reference, tmp_path, repo, monkeypa
 
 @pytest.mark.parametrize("background", ["false", "true"])
 def test_resume_after_kill_of_one_of_two_ranks_in_mid_save(tmp_path, repo, background):
-    """Rank 1 dies in its part of step 4: rank 0 must not make it a checkpoint. Seen to fail without the ranks' agreement."""
+    """Rank 1 dies in its part of step 4: rank 0 must not make it a checkpoint."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     more = [f"--save_asynchronously={background}"]
     done = command(repo, "-m", "tests.train.killed", "__1_0.distcp", 4, 1, *words(run, *more), ranks=2)

@@ -29,6 +29,9 @@ NUMBER = itertools.count()
 FAULTS = {"full": errno.ENOSPC, "read only": errno.EROFS, "vanished": errno.EIO}
 FILES = ("unfinished.json", "train/rank0.pt", "model_and_optim/__0_0.distcp", ".metadata.tmp", "config.yaml", "complete.json")
 
+SNAPSHOTS = Snapshots()
+"""Its config is rendered once, which is most of the time of a tiny save."""
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -102,7 +105,7 @@ def newest(store):
 
 def snapshot(store, model, step):
     cfg = TrainConfig(model=model_config(), checkpoint_folder=store.location)
-    return Snapshots().take(cfg, step, model, None, {"step": step}, copy=False)
+    return SNAPSHOTS.take(cfg, step, model, None, {"step": step}, copy=False)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -159,8 +162,7 @@ def test_fault_while_replacing_a_checkpoint_of_the_same_step(tmp_path, model, mo
 
 @pytest.mark.parametrize("background", [False, True])
 def test_fault_runs_go_on_and_try_again(store, model, monkeypatch, caplog, background):
-    """Two failures are allowed: two warnings, nothing deleted, and the third save succeeds. Seen to fail when older
-    checkpoints are deleted before the new one is whole."""
+    """Two failures are allowed: two warnings, nothing deleted, and the third save succeeds."""
     trainer, saver = trainer_for(store, model, save_asynchronously=background, save_num_checkpoints_to_keep=1)
     saver.on_start(trainer)
     trainer.steps(saver, 1)
@@ -180,7 +182,7 @@ def test_fault_runs_go_on_and_try_again(store, model, monkeypatch, caplog, backg
 
 @pytest.mark.parametrize("background", [False, True])
 def test_fault_too_many_failures_end_the_run(store, model, monkeypatch, background):
-    """The third in a row with two allowed; the error names the checkpoint that is left. Seen to fail without the counter."""
+    """The third in a row with two allowed; the error names the checkpoint that is left."""
     trainer, saver = trainer_for(store, model, save_asynchronously=background)
     saver.on_start(trainer)
     trainer.steps(saver, 1)
@@ -266,7 +268,7 @@ def test_resume_state_is_that_of_the_request(store, model, monkeypatch):
 
 
 def test_resume_a_second_save_waits_for_the_first(store, model, monkeypatch):
-    """Never two writers; both are whole. Seen to fail when `start` does not take the outcome of the one before."""
+    """Never two writers; both are whole."""
     trainer, saver = trainer_for(store, model, save_asynchronously=True)
     go, there, most = held_up(monkeypatch)
     saver.on_start(trainer)
