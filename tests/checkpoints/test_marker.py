@@ -48,7 +48,7 @@ def test_it_lists_every_file(written):
 
 @pytest.mark.parametrize("name", ["model_and_optim/__0_0.distcp", "model_and_optim/.metadata", "train/rank0.pt", "config.yaml"])
 def test_a_flipped_byte_names_the_file(run, name):
-    """Seen to fail with check sums of the lengths alone. Of several processes one finds it."""
+    """Seen to fail when only lengths are compared. Of several processes one finds it."""
     flip(run / "step12" / name)
     with pytest.raises(OLMoCheckpointError, match=rf"step12/{name} is damaged: its bytes do not have the check sum"):
         verify_checkpoint(run / "step12")

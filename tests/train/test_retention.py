@@ -25,14 +25,14 @@ def names(saved):
     ],
 )
 def test_rules(new, keep, going):
-    """The published code kept every ephemeral checkpoint when all permanent ones stay (keep -1)."""
+    """The published code kept every ephemeral checkpoint when all permanent ones stay (keep -1). Seen to fail when an ephemeral
+    save sends permanent ones away."""
     assert names(superseded(KEEP, new, keep)) == going
 
 
 @pytest.mark.parametrize("keep", [-1, 1, 2, 3])
 def test_there_is_a_whole_checkpoint_at_every_moment(keep):
-    """Saves that fail delete nothing; at most one ephemeral and `keep` permanent ones are left. Seen to fail when an ephemeral
-    save counts among the permanent ones."""
+    """Saves that fail delete nothing; at most one ephemeral and `keep` permanent ones are left."""
     rng, saved = random.Random(keep), []
     for step in range(1, 400):
         new = Saved(f"step{step}", rng.random() < 0.6)

@@ -110,7 +110,7 @@ def snapshot(store, model, step):
 
 @pytest.mark.parametrize("name", FILES)
 def test_fault_in_any_file(store, model, monkeypatch, name):
-    """Every file, every kind of error. Seen to fail in a store when the marker is written before the config."""
+    """Every file, every kind of error."""
     write_checkpoint(store, snapshot(store, model, 1), ALONE)
     for number in FAULTS.values():
         with fault(monkeypatch, number, name), pytest.raises(OLMoEnvironmentError, match=f"cannot write to .*{os.strerror(number)}"):
@@ -122,7 +122,8 @@ def test_fault_in_any_file(store, model, monkeypatch, name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_fault_that_also_keeps_from_cleaning_up(store, model, monkeypatch, name):
-    """What a kill or a vanished mount leaves is never taken, and the next start clears it."""
+    """What a kill or a vanished mount leaves is never taken, and the next start clears it. Seen to fail in a store when the
+    marker is written before the config."""
     write_checkpoint(store, snapshot(store, model, 1), ALONE)
     with fault(monkeypatch, errno.EIO, name), monkeypatch.context() as patch:
         patch.setattr(Store, "delete", lambda *a: None)
