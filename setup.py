@@ -29,8 +29,7 @@ EXTRAS = {
     "data": ["pyarrow>=17"],
     # Matching of points, and HOTA (whose package pulls opencv-python, which nothing here uses).
     "eval": ["scipy>=1.15", "trackeval>=1.3"],
-    # Filled by the first feature that needs a package beyond the core.
-    "cloud": [],
+    "cloud": ["s3fs>=2025.9"],
     "test": [
         "pytest>=8",
         "pytest-timeout>=2.3",
@@ -45,6 +44,11 @@ EXTRAS = {
         "scipy>=1.15",
         "pycocotools>=2.0.10",
         "tabulate>=0.9",
+        "s3fs>=2025.9",
+        "boto3>=1.40",
+        "moto[s3]>=5.1",
+        "flask>=3",
+        "flask-cors>=5",
     ],
 }
 EXTRAS["dev"] = EXTRAS["test"]

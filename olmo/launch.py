@@ -98,10 +98,10 @@ def raw_config(source: str) -> tuple[dict[str, Any], Path | None]:
     Returns the raw mapping and, for a checkpoint folder, the checkpoint itself (None otherwise).
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() or "://" in source:
         from olmo.checkpoints import read_config, select_checkpoint
 
-        folder = select_checkpoint(path)
+        folder = select_checkpoint(source)
         return read_config(folder), folder
     if path.suffix in (".yaml", ".yml"):
         return read_yaml(path), None

@@ -118,6 +118,13 @@ def check_numerics(command: str, tmp_path: Path) -> None:
     assert parse(program_words(command)[1]).size == "4b"
 
 
+def check_saving(command: str, tmp_path: Path) -> None:
+    from scripts.measure_saving import build_parser, main
+
+    assert build_parser().parse_args(program_words(command)[1]).parameters == 1e8
+    assert main(["--parameters=0", "--saves=2", f"--folder={tmp_path}"]) == 0
+
+
 def check_checkpoint(command: str, tmp_path: Path) -> None:
     from olmo.convert.command import build_parser
 
@@ -227,6 +234,7 @@ CHECKS = [
     (r"python scripts/readme_picture\.py .*", check_picture),
     (r"python scripts/compare_numerics\.py .*", check_numerics),
     (r"python scripts/checkpoint\.py .*", check_checkpoint),
+    (r"python scripts/measure_saving\.py .*", check_saving),
     (r"python scripts/prepare_pretrained_model\.py .*", check_prepare),
     (r"python scripts/benchmark\.py .*", check_benchmark),
     (r"python scripts/estimate_memory\.py .*", check_memory),

@@ -40,7 +40,7 @@ ALLOWED = {
     "inference": {"models", "model_configs", "checkpoints", "hf_model", "preprocessing", "data", "nn", "tokenizer"},
     "train": {"launch", "models", "model_configs", "checkpoints", "data", "preprocessing", "nn", "tokenizer", "inference", "eval"},
     "data_commands": {"launch", "models", "data", "preprocessing", "tokenizer", "train"},
-    "benchmark": {"launch", "hf_model", "models", "data", "inference", "preprocessing", "nn", "train"},
+    "benchmark": {"launch", "hf_model", "models", "model_configs", "data", "inference", "preprocessing", "nn", "train"},
     "visualize": {"launch", "checkpoints", "data", "inference", "models", "nn", "preprocessing", "tokenizer", "train"},
     "plugins": {"eval", "checkpoints", "data", "inference"},
     "eval": {"launch", "models", "model_configs", "checkpoints", "data", "inference", "preprocessing", "nn", "tokenizer"},

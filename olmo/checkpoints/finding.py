@@ -7,7 +7,9 @@ import logging
 import re
 from pathlib import Path
 
+from olmo.checkpoints.marker import COMPLETE, UNFINISHED, missing_file, read_marker, sizes_on_disk
 from olmo.checkpoints.sharded import METADATA, SHARDED, stored_ends
+from olmo.checkpoints.stores import is_url
 from olmo.exceptions import OLMoCheckpointError
 from olmo.safetensors_files import INDEX, has_safetensors, missing_part
 
@@ -42,7 +44,17 @@ def holds_only_weights(folder: Path) -> bool:
 
 
 def what_is_missing(folder: Path) -> str | None:
-    """Why this folder is not a whole checkpoint, or None when it is."""
+    """Why this folder is not a whole checkpoint, or None when it is.
+
+    With a marker all its files must be there; without one the folder is of the published layout, unless it says that it was
+    being written.
+    """
+    if (folder / UNFINISHED).is_file() and not (folder / COMPLETE).is_file():
+        return COMPLETE
+    return _missing_of_layout(folder) or _missing_of_marker(folder)
+
+
+def _missing_of_layout(folder: Path) -> str | None:
     kind = format_of(folder)
     if kind != "huggingface" and not (folder / NATIVE_CONFIG).is_file():
         return NATIVE_CONFIG if kind != "safetensors" else f"{NATIVE_CONFIG} (or {HF_CONFIG} of a Hugging Face folder)"
@@ -51,6 +63,14 @@ def what_is_missing(folder: Path) -> str | None:
     if kind in ("safetensors", "huggingface"):
         return missing_part(folder) if has_safetensors(folder) else INDEX
     return None
+
+
+def _missing_of_marker(folder: Path) -> str | None:
+    try:
+        record = read_marker(folder)
+    except OLMoCheckpointError:
+        return f"a readable {COMPLETE}"
+    return missing_file(record["files"], sizes_on_disk(folder, record["files"])) if record is not None else None
 
 
 def _missing_shard(folder: Path) -> str | None:
@@ -68,8 +88,12 @@ def _missing_shard(folder: Path) -> str | None:
 def select_checkpoint(path: str | Path, *, prefer_unsharded: bool = False) -> Path:
     """The checkpoint that `path` stands for: itself, or the newest whole `step<N>` folder inside it.
 
-    Commands call this once, for what the user named, and pass on what it returns.
+    Commands call this once, for what the user named, and pass on what it returns. The checkpoint of a URL (`s3://...`) is fetched.
     """
+    if is_url(path):
+        from olmo.checkpoints.remote import fetch, select_in_store
+
+        return fetch(select_in_store(str(path)))
     path = Path(path)
     if not path.is_dir():
         raise OLMoCheckpointError(f"there is no checkpoint folder {path}")

@@ -1,38 +1,28 @@
-"""Writing checkpoints, and picking a run up again from one.
+"""What is in a run's checkpoint, and picking the run up again from it.
 
-A checkpoint is written beside its place (`step<N>-tmp`), complete with its `config.yaml`, and renamed when every rank is
-done: a folder called `step<N>` is always whole. Its layout is the published one:
+Its layout is the published one, with one file more (`olmo/train/writing.py` writes it):
 
     step<N>/config.yaml
     step<N>/model_and_optim/     torch distributed checkpoint; keys model.<parameter>, optim.state.<parameter>.<field>, ema.<parameter>
     step<N>/train/rank<R>.pt     trainer state of a rank: counters, data position, random state
+    step<N>/complete.json        written last: every file with its length and check sum
 """
 
-import logging
-import os
 import pickle
 import random
-import shutil
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from olmo.checkpoints import load_sharded, model_tensors, read_metadata, step_of
-from olmo.distributed import World, initialized, on_all_ranks, on_main, whole
+from olmo.checkpoints import load_sharded, read_metadata
+from olmo.distributed import World
 from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError, first_line, os_error
-from olmo.train.config import TrainConfig
-
-log = logging.getLogger(__name__)
 
 
-def cannot_write(folder: str | Path) -> Callable[[BaseException], OLMoError]:
+def cannot_write(folder: object) -> Callable[[BaseException], OLMoError]:
     """Turns any failure while writing below `folder` into one sentence."""
 
     def translate(err: BaseException) -> OLMoError:
@@ -41,19 +31,6 @@ def cannot_write(folder: str | Path) -> Callable[[BaseException], OLMoError]:
         return OLMoEnvironmentError(f"cannot write to {folder}: {reason}; give a folder with room and write permission as --save_folder")
 
     return translate
-
-
-def probe_save_folder(folder: str | Path) -> None:
-    """Create the save folder and write a byte into it, before anything expensive is built."""
-
-    def probe() -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"0")
-            file.flush()
-            os.fsync(file.fileno())
-
-    on_main(probe, cannot_write(folder))
 
 
 # ---------------------------------------------------------------------------------------------- what is saved
@@ -101,97 +78,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-# ---------------------------------------------------------------------------------------------- writing
-
-
-def save_checkpoint(
-    cfg: TrainConfig,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    state: dict[str, Any],
-    world: World,
-    more: Mapping[str, torch.Tensor] = MappingProxyType({}),
-) -> Path:
-    """Write `step<N>` (all ranks call this); without `optimizer` only weights, trainer state and the tensors in `more`."""
-    import torch.distributed.checkpoint as dcp
-
-    root = Path(cfg.save_folder)
-    final, tmp = root / f"step{step}", root / f"step{step}-tmp"
-
-    def prepare() -> None:
-        shutil.rmtree(tmp, ignore_errors=True)
-        (tmp / "train").mkdir(parents=True)
-
-    def write_state() -> None:
-        torch.save(state, tmp / "train" / f"rank{world.rank}.pt")
-
-    def write_tensors() -> None:
-        tensors: dict[str, Any] = {f"model.{n}": p.detach() for n, p in model_tensors(model).items()}
-        tensors |= more
-        if optimizer is not None:
-            tensors |= optimizer_tensors(optimizer) | optimizer_settings(optimizer)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*assuming the intent is to save in a single process.*")
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(tmp / "model_and_optim"), no_dist=not initialized())
-
-    def publish() -> None:
-        cfg.save(tmp / "config.yaml")
-        if final.exists():
-            shutil.rmtree(final)
-        tmp.rename(final)
-
-    translate = cannot_write(root)
-    try:
-        on_main(prepare, translate)
-        # One after the other: a rank that fails in the first must not leave the others waiting in the second.
-        on_all_ranks(write_state, translate)
-        on_all_ranks(write_tensors, translate)
-        on_main(publish, translate)
-    except OLMoError:
-        if world.is_main:
-            shutil.rmtree(tmp, ignore_errors=True)
-        raise
-    return final
-
-
-def save_unsharded(cfg: TrainConfig, step: int, model: nn.Module, world: World) -> Path:
-    """Write `step<N>-unsharded/{model.pt,config.yaml}`: all weights in one file, without prefix (all ranks call this)."""
-    root = Path(cfg.save_folder)
-    final, tmp = root / f"step{step}-unsharded", root / f"step{step}-unsharded-tmp"
-    weights = {}
-    for name, param in model_tensors(model).items():
-        weight = whole(param.detach())
-        if world.is_main:
-            weights[name] = weight.cpu()
-
-    def write() -> None:
-        for folder in (tmp, final):
-            shutil.rmtree(folder, ignore_errors=True)
-        tmp.mkdir(parents=True)
-        torch.save(weights, tmp / "model.pt")
-        cfg.save(tmp / "config.yaml")
-        tmp.rename(final)
-
-    on_main(write, cannot_write(root))
-    return final
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint; it stops being one before its first file goes (rank 0 only)."""
-    doomed = folder.with_name(f"{folder.name}-tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def existing_steps(save_folder: str | Path) -> list[Path]:
-    """The `step<N>` folders of a run, oldest first."""
-    root = Path(save_folder)
-    folders = [p for p in root.glob("step*") if p.is_dir() and step_of(p) is not None and not p.name.endswith("-unsharded")]
-    return sorted(folders, key=step_of)
 
 
 # ---------------------------------------------------------------------------------------------- reading

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from olmo.checkpoints.stores import is_url
 from olmo.config import BaseConfig, StrEnum, build_config
 from olmo.data.loader import DataLoaderConfig
 from olmo.exceptions import OLMoCliError, OLMoConfigurationError
@@ -215,6 +216,10 @@ class TrainConfig(BaseConfig):
     """On resume continue the data stream where it stopped; false starts it anew."""
     save_folder: str = "./"
     """Where checkpoints, `config.yaml` and `metrics.jsonl` go."""
+    checkpoint_folder: str | None = None
+    """Where checkpoints go instead of `save_folder`: a folder, or the URL of an object store (`s3://bucket/run`, `gs://...`)."""
+    verify_checkpoint: bool = True
+    """Compare the check sums of a checkpoint's files before a run starts from it."""
     save_interval: int | None = 1000
     """Steps between checkpoints; null = only the last one."""
     save_at: int | None = None
@@ -227,6 +232,13 @@ class TrainConfig(BaseConfig):
     """Also write the last weights to `step<N>-unsharded/model.pt`."""
     save_interval_ephemeral: int | None = None
     """Steps between checkpoints of which only the newest stays, besides those of `save_interval`."""
+    save_asynchronously: bool | None = None
+    """Whether training goes on while a checkpoint is written, from a copy in host memory (of the size of the rank's weights and
+    optimiser state). A save requested while another is being written waits for it. null = on GPUs: on CPUs the copy competes with
+    training for the same memory and cores."""
+    save_failures_allowed: int = 2
+    """How many saves in a row may fail (disk full, file system gone) before the run ends with an error; until then it goes on with a
+    warning and tries again at the next one. The last save of a run may not fail."""
     save_overwrite: bool = False
     """Allow a new run in a folder that already holds one."""
     load_path: str | None = None
@@ -329,6 +341,15 @@ class TrainConfig(BaseConfig):
         return self.max_steps if self.stop_at is None else min(self.stop_at, self.max_steps)
 
     @property
+    def checkpoints(self) -> str:
+        """The folder or URL of this run's checkpoints."""
+        return self.save_folder if self.checkpoint_folder is None else self.checkpoint_folder
+
+    def saves_asynchronously(self, device: torch.device) -> bool:
+        """Whether this run trains on while it saves, on that device."""
+        return device.type == "cuda" if self.save_asynchronously is None else self.save_asynchronously
+
+    @property
     def recompute(self) -> str:
         """none, or the mode in which blocks are recomputed where the model config asks for it."""
         return str(self.activation_checkpointing_mode) if self.activation_checkpointing else "none"
@@ -396,6 +417,12 @@ class TrainConfig(BaseConfig):
         for key, value in positive.items():
             if value is not None and value < 1:
                 raise OLMoConfigurationError(f"{key}={value}: must be at least 1")
+        if is_url(self.save_folder):
+            raise OLMoConfigurationError(
+                f"save_folder={self.save_folder}: logs need a folder on a disk; give the URL as checkpoint_folder, and a folder here"
+            )
+        if self.save_failures_allowed < 0:
+            raise OLMoConfigurationError(f"save_failures_allowed={self.save_failures_allowed}: must be 0 or more")
         if self.save_num_checkpoints_to_keep < -1:
             raise OLMoConfigurationError(
                 f"save_num_checkpoints_to_keep={self.save_num_checkpoints_to_keep}: must be -1 (all), 0 (none) or more"

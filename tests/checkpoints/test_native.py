@@ -21,8 +21,8 @@ from olmo.checkpoints import (
     step_of,
 )
 from olmo.exceptions import OLMoCheckpointError
-from olmo.train.checkpoint import save_checkpoint, save_unsharded
 from olmo.train.config import TrainConfig
+from olmo.train.saving import save_checkpoint, save_unsharded
 from tests.train.ranks import ALONE
 from tests.train.tiny_run import make_batch, model_config
 
@@ -98,7 +98,7 @@ def test_overrides_and_dtype(stts):
 
 def test_layout_and_keys_are_the_published_ones(stts):
     folder = stts[0] / "step12"
-    assert sorted(p.name for p in folder.iterdir()) == ["config.yaml", "model_and_optim", "train"]
+    assert sorted(p.name for p in folder.iterdir()) == ["complete.json", "config.yaml", "model_and_optim", "train"]
     assert (folder / "train/rank0.pt").is_file()
     assert {"__0_0.distcp", ".metadata"} <= {p.name for p in (folder / "model_and_optim").iterdir()}
     assert set(read_metadata(folder).state_dict_metadata) == {f"model.{n}" for n in model_tensors(stts[2])}
@@ -108,7 +108,7 @@ def test_unsharded(stts, tmp_path):
     _, config, model = stts
     write(tmp_path, config, model, unsharded=True)
     folder = tmp_path / "step3-unsharded"
-    assert sorted(p.name for p in folder.iterdir()) == ["config.yaml", "model.pt"]
+    assert sorted(p.name for p in folder.iterdir()) == ["complete.json", "config.yaml", "model.pt"]
     assert_same_weights(model, load_model(folder))
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
 from olmo.checkpoints import load_model, model_tensors, read_config, select_checkpoint
+from olmo.checkpoints.stores import Store
 from olmo.train import build, checkpoint, run
 from olmo.train.step import TrainStep
 from tests.train.command import launch, records, train, without_times
@@ -75,15 +77,21 @@ def assert_same_end(a: Path, b: Path):
     assert str(states[0]) == str(states[1])
 
 
-@pytest.mark.parametrize("stop", [1, 4])
-def test_resume_is_exact(reference, tmp_path, stop):
+BACKGROUND = "--save_asynchronously=true"
+
+
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [(1, ()), (4, (BACKGROUND,)), pytest.param(4, (), marks=pytest.mark.slow), pytest.param(1, (BACKGROUND,), marks=pytest.mark.slow)],
+)
+def test_resume_is_exact(reference, tmp_path, stop, words):
     """Stopped after `stop` steps (with examples waiting in the packer) and started again by the same command.
 
     Fails (seen) when dropout's random state, the packer's buffer or the optimiser's moments are not restored.
     """
-    assert train(tmp_path, *FULL, f"--stop_after={stop}") == 0
+    assert train(tmp_path, *FULL, f"--stop_after={stop}", *words) == 0
     assert len(records(tmp_path)) == stop
-    assert train(tmp_path, *FULL) == 0
+    assert train(tmp_path, *FULL, *words) == 0
     assert_same_end(reference, tmp_path)
 
 
@@ -219,7 +227,7 @@ def failing(number: int, text: str):
 
 def test_read_only_save_folder(tmp_path, monkeypatch, capsys):
     """Found out before the model is built (simulated: root may write everywhere)."""
-    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", failing(errno.EROFS, "Read-only file system"))
+    monkeypatch.setattr(LocalFileSystem, "_open", failing(errno.EROFS, "Read-only file system"))
     monkeypatch.setattr(build, "build_sharded_model", lambda *a: pytest.fail("the model was built first"))
     assert train(tmp_path / "x") == 1
     assert_one_line(capsys, f"cannot write to {tmp_path / 'x'}: Read-only file system")
@@ -251,15 +259,15 @@ def test_a_failure_while_looking_for_the_start(tmp_path, monkeypatch, capsys):
     assert "in broken" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["torch.save", "dcp"])
-def test_disk_full_while_saving(tmp_path, monkeypatch, capsys, where):
+@pytest.mark.parametrize("where", ["store", "dcp"])
+def test_disk_full_in_the_last_save(tmp_path, monkeypatch, capsys, where):
     """One sentence, no half checkpoint; what was saved before stays."""
     import torch.distributed.checkpoint as dcp
 
-    target = (checkpoint.torch, "save") if where == "torch.save" else (dcp.filesystem, "_write_item")
+    target = (Store, "write") if where == "store" else (dcp.filesystem, "_write_item")
     at_step(monkeypatch, 5, lambda: monkeypatch.setattr(*target, failing(errno.ENOSPC, "No space left on device")))
     assert train(tmp_path) == 1
-    assert_one_line(capsys, f"cannot write to {tmp_path}: No space left on device; give a folder with room")
+    assert_one_line(capsys, f"cannot write to {tmp_path}: No space left on device; give a folder with room", "step6 was not saved", "step3")
     assert names(tmp_path) == ["step3"]
 
 
