@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -243,7 +244,9 @@ def test_files_that_are_wrong(tmp_path, folder):
 
 def start(folder, url, judge, *words):
     command = [sys.executable, "scripts/judge.py", str(folder), f"--judge={judge}", "--model=m", f"--base_url={url}", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A shell starts background jobs, and so perhaps these tests, with Ctrl-C ignored; the command should be as on a terminal.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed)
 
 
 def wait_until(condition):
