@@ -17,6 +17,7 @@ from olmo.convert.command import main as checkpoint
 from olmo.convert.pretrained import SOURCES, PretrainedWeights
 from olmo.launch import run_command
 from olmo.train.config import TrainConfig
+from scripts.measure_saving import main as measure_saving
 from scripts.prepare_pretrained_model import main as prepare
 from tests.checkpoints.formats import fresh, weights_of, write_native
 from tests.convert.hub_folders import language_model, save, vision_model
@@ -24,7 +25,11 @@ from tests.data.clips import write_clip
 from tests.test_docs import REPO, commands, program_words
 
 DOCUMENT = REPO / "docs/checkpoints.md"
-PROGRAMS = {"scripts/checkpoint.py": checkpoint, "scripts/prepare_pretrained_model.py": prepare}
+PROGRAMS = {
+    "scripts/checkpoint.py": checkpoint,
+    "scripts/prepare_pretrained_model.py": prepare,
+    "scripts/measure_saving.py": measure_saving,
+}
 
 
 @pytest.fixture
@@ -50,9 +55,9 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_commands(place, capsys):
-    """All succeed, but for the comparison of two different runs; what they write loads."""
+    """All succeed, but for the comparison of two different runs; what they write loads. Saving is measured on the tiny model."""
     for command in commands(DOCUMENT):
-        program, words = program_words(command.replace("/path/to/Qwen3-4B-Instruct-2507", "my-qwen3"))
+        program, words = program_words(command.replace("/path/to/Qwen3-4B-Instruct-2507", "my-qwen3").replace("=1e8", "=0"))
         status = run_command(PROGRAMS[program], words)
         out = capsys.readouterr()
         assert status == ("diff runs/demo/unpruned runs/demo/stts" in command), f"{command}\n{out.out}\n{out.err}"

@@ -23,6 +23,7 @@ from olmo.data.moving_shapes import MovingShapesConfig
 from olmo.data.own_conversations import CHOICE_STYLES, OPEN_STYLES, TURNS_STYLES, VIDEO_STYLES
 from olmo.data.own_data import MOST_PROBLEMS
 from olmo.data.own_lines import LINE_KEYS
+from olmo.eval.results import newest_results
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoDataFileError
 from olmo.launch import run_command
 from olmo.models.model import build_model_config
@@ -428,7 +429,7 @@ def test_a_stranger_follows_the_document(tmp_path):
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         told[command] = done.stdout
-    metrics = json.loads((tmp_path / "runs/mine/predictions-ck40-my-all/metrics.json").read_text())
+    metrics = json.loads((newest_results(tmp_path / "runs/mine", "predictions-ck40-my-all-*") / "metrics.json").read_text())
     assert metrics["questions"] == 3 and metrics["metrics"]["all"] == 1.0
     (answer,) = (out for command, out in told.items() if command.startswith("python scripts/ask.py"))
     assert answer.splitlines()[0] == "three"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from olmo.checkpoints import load_model, model_tensors, select_checkpoint
+from olmo.checkpoints.stores import Store
 from olmo.distributed import World, on_all_ranks, on_main, whole
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.train import build
@@ -151,14 +152,14 @@ def errors_in_ranks(world: World, folder, argument):
 
 def full_disk_of_rank_1(world: World, folder):
     """Its trainer state cannot be written; nobody may go on to the weights and wait there."""
-    step, save = make_step(folder, world), torch.save
+    step, write = make_step(folder, world), Store.write
     if world.rank == 1:
-        torch.save = lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        Store.write = lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     try:
         save_checkpoint(step.cfg, 1, step.model, None, {"step": 1}, world)
     except OLMoEnvironmentError as err:
         (folder / f"save{world.rank}").write_text(str(err))
-    torch.save = save
+    Store.write = write
 
 
 def test_an_error_of_one_rank_is_raised_by_all(tmp_path):
