@@ -24,6 +24,9 @@ ROUNDING = 1e-18
 """Variances below this are those of equal numbers."""
 RELIABLE_VALUES = (0.1, 0.95)
 """Proportions near 0 or 1 rest on a few right or wrong answers."""
+MIN_EVENNESS = 0.5
+"""Least `evenness` of the videos. Where sizes differ more, simulated intervals hold the truth up to a point
+too often or, if a few videos hold most of the questions, far too seldom."""
 MIN_RARE_VIDEOS = 5
 """Nor is it enough if the rarer of right and wrong comes from fewer videos than this, should one answer decide a whole video (questions
 may crowd in few videos). With equally many questions per video the limits above imply it."""
@@ -84,7 +87,7 @@ def estimate(sample: Sample) -> Estimate:
     """The mean of a sample with its interval; values outside 0..1 (errors of counts, say) get a symmetric one."""
     value, videos = sample.value(), sample.num_videos
     bounded = sample.values.min() >= 0 and sample.values.max() <= 1
-    reliable = len(sample.values) >= MIN_QUESTIONS and videos >= MIN_VIDEOS
+    reliable = len(sample.values) >= MIN_QUESTIONS and videos >= MIN_VIDEOS and evenness(sample) >= MIN_EVENNESS
     if bounded:
         rare = equal_videos(sample) * min(value, 1 - value)
         reliable &= RELIABLE_VALUES[0] <= value <= RELIABLE_VALUES[1] and rare > MIN_RARE_VIDEOS - 1e-9
@@ -154,6 +157,14 @@ def correlation(sample: Sample, errors: np.ndarray, spread: np.ndarray) -> float
 def equal_videos(sample: Sample) -> float:
     """How many videos of equal weight would count as much as these do if one answer decided a whole video."""
     return 1 / float((_per_video(sample, sample.weights()) ** 2).sum())
+
+
+def evenness(sample: Sample) -> float:
+    """How many videos of equal size would count as much as those of a stratum do, as a share of them; mean over strata. In 0..1."""
+    cells, sizes = np.unique(sample.strata * sample.num_videos + sample.videos, return_counts=True)
+    strata = cells // sample.num_videos
+    questions, squares, videos = (np.bincount(strata, weights) for weights in (sizes, sizes.astype(float) ** 2, None))
+    return float(sample.shares @ (questions**2 / squares / videos))
 
 
 def wilson_interval(value: float, n: float, quantile: float) -> tuple[float, float]:

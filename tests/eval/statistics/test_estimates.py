@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olmo.eval.statistics.clusters import cluster_of, codes
-from olmo.eval.statistics.estimates import Sample, correlation, degrees_of_freedom, deviations, equal_videos, estimate, variance
+from olmo.eval.statistics.estimates import Sample, correlation, degrees_of_freedom, deviations, equal_videos, estimate, evenness, variance
 from olmo.eval.statistics.estimates import wilson_interval as wilson
 from olmo.eval.statistics.quantiles import Z95, student95
 
@@ -110,3 +110,18 @@ def test_equal_videos_and_clusters():
     assert equal_videos(Sample.plain(np.ones(12), np.array([0] * 9 + [1, 2, 3]))) < 2
     assert [cluster_of(r) for r in ({"video": "a", "example_id": "1"}, {"video": "", "example_id": "2"})] == ["a", "2"]
     assert codes("xyxz").tolist() == [0, 1, 0, 2]
+
+
+def test_evenness_by_hand():
+    """Videos of 1, 1 and 4 questions count as 36 / 18 = 2 of 3; a second stratum, of two equal videos, as all of them."""
+    one = Sample.plain(np.zeros(6), np.array([0, 1, 2, 2, 2, 2]))
+    assert evenness(one) == pytest.approx(2 / 3)
+    both = Sample(np.zeros(8), np.array([0, 1, 2, 2, 2, 2, 0, 3]), np.array([0] * 6 + [1] * 2), np.array([0.25, 0.75]))
+    assert evenness(both) == pytest.approx(0.25 * 2 / 3 + 0.75)
+
+
+def test_very_uneven_videos_give_no_reliable_interval():
+    values = np.tile([1.0, 0.0], 500)
+    assert estimate(Sample.plain(values, np.arange(1000) // 4)).reliable
+    crowded = np.concatenate([np.arange(200), np.repeat(np.arange(200, 220), 40)])  # 20 videos hold four fifths of the questions
+    assert not estimate(Sample.plain(values, crowded)).reliable
