@@ -134,6 +134,15 @@ def frame_titles(answer) -> list[str]:
     return [f"{float(t):.1f} s" + ("" if s else ", fast") for t, s in zip(answer.timestamps, slow, strict=True)]
 
 
+def save_page(path: Path, html: str) -> None:
+    """Write a page, and its folder, or say why not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as err:
+        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
+
+
 def write_html(answer, path: Path, video: str, question: str) -> None:
     strip = film_strip(answer.frames, frame_titles(answer), answer.keep_cells, answer.scores, answer.grid)
     page = template_environment().get_template("kept.html.j2")

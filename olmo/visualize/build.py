@@ -9,7 +9,6 @@ import torch
 
 from olmo.data.loader import TrainLoader
 from olmo.distributed import World
-from olmo.exceptions import OLMoEnvironmentError
 from olmo.inference.api import VideoQA
 from olmo.inference.show import film_strip, template_environment
 from olmo.models.molmo2.preprocessor import video_cells
@@ -123,11 +122,3 @@ def _counts(seen: SeenExample, loader: TrainLoader) -> dict[str, str]:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"
-
-
-def write_page(path: Path, html: str) -> None:
-    """Write the page, or say why not."""
-    try:
-        path.write_text(html, encoding="utf-8")
-    except OSError as err:
-        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None

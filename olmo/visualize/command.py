@@ -102,7 +102,8 @@ def main(argv: Sequence[str]) -> int:
     # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
     from olmo.checkpoints import select_checkpoint
     from olmo.inference.api import load_with_overrides
-    from olmo.visualize.build import build_page, open_stream, write_page
+    from olmo.inference.show import save_page
+    from olmo.visualize.build import build_page, open_stream
 
     setup_logging(debug=args.debug)
     checkpoint = None if args.checkpoint is None else select_checkpoint(args.checkpoint)
@@ -110,6 +111,6 @@ def main(argv: Sequence[str]) -> int:
     loader = open_stream(cfg)
     qa = None if checkpoint is None else load_with_overrides(checkpoint, model_overrides(overrides), device=args.device)
     html = build_page(cfg, loader, examples=args.examples, packing_map=args.packing_map, qa=qa, checkpoint=checkpoint, config=args.config)
-    write_page(Path(args.output), html)
+    save_page(Path(args.output), html)
     print(f"wrote {args.output}: {args.examples} examples, {args.packing_map} in the packing map")
     return 0

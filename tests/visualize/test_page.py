@@ -11,8 +11,9 @@ import torch
 from olmo.data.mixture_stream import Draw, MixtureStream, Source
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
+from olmo.inference.show import save_page
 from olmo.launch import run_command
-from olmo.visualize.build import open_stream, picture_strip, write_page
+from olmo.visualize.build import open_stream, picture_strip
 from olmo.visualize.command import main, parse, saved_settings, training_config
 from olmo.visualize.examples import SeenExample, read_example
 from tests.inference.tiny import write_checkpoint
@@ -219,7 +220,7 @@ def test_mistakes_are_one_sentence(words, tmp_path, monkeypatch, capsys, more, m
 def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path):
     """What only writing finds out: here a name that is too long, elsewhere a full disk."""
     with pytest.raises(OLMoEnvironmentError, match="cannot write .*: File name too long"):
-        write_page(tmp_path / f"{'x' * 300}.html", "page")
+        save_page(tmp_path / f"{'x' * 300}.html", "page")
 
 
 def test_settings_must_be_named(capsys):

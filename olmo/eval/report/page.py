@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo.eval.statistics import UNRELIABLE, Average, Score
-from olmo.exceptions import OLMoEnvironmentError
-from olmo.inference.show import template_environment
+from olmo.inference.show import save_page, template_environment
 
 PARTS = {
     "video": "reading the video",
@@ -21,12 +20,7 @@ PARTS = {
 def write_page(path: str | Path, template: str, **content: Any) -> Path:
     """Fill a template of this package; the page needs no other file."""
     path = Path(path)
-    html = template_environment("olmo.eval.report").get_template(template).render(**content)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
-    except OSError as err:
-        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
+    save_page(path, template_environment("olmo.eval.report").get_template(template).render(**content))
     return path
 
 
