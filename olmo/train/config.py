@@ -1,186 +1,32 @@
-"""`TrainConfig`: everything a run is made of, under the published names.
+"""`TrainConfig`: everything a run is made of, under the published names."""
 
-Published configs carry more keys than a run of this package has use for (`RETIRED` below). They are accepted where
-ignoring them changes nothing, with one line that says so, and refused where it would.
-"""
-
-import copy
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from olmo.checkpoints.stores import is_url
-from olmo.config import BaseConfig, StrEnum, build_config
+from olmo.config import BaseConfig, build_config
 from olmo.data.loader import DataLoaderConfig
-from olmo.exceptions import OLMoCliError, OLMoConfigurationError
+from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import build_model_config
 from olmo.nn.flops_training import Trained
 from olmo.nn.lora import LoraConfig
+from olmo.train.config_blocks import (
+    ActivationCheckpointingMode,
+    CompilerConfig,
+    EmaConfig,
+    EvaluationConfig,
+    FSDPConfig,
+    Precision,
+    RuntimeData,
+    SpeedMonitorConfig,
+    WandbConfig,
+)
 from olmo.train.optim import OptimizerConfig, adapt
+from olmo.train.retired_keys import overrides_without_retired, without_retired
 from olmo.train.scheduler import SchedulerConfig
-
-if TYPE_CHECKING:
-    from olmo.eval.task import Task
-
-log = logging.getLogger(__name__)
-
-
-class Precision(StrEnum):
-    """What the forward pass computes in; weights and optimiser state are always fp32."""
-
-    amp_bf16 = "amp_bf16"
-    fp32 = "fp32"
-
-
-class FSDPPrecision(StrEnum):
-    """What sharded parameters are gathered and gradients reduced in."""
-
-    pure = "pure"
-    mixed = "mixed"
-    float = "float"
-
-
-class ActivationCheckpointingMode(StrEnum):
-    """What a recomputed block stores."""
-
-    full = "full"
-    selective = "selective"
-
-
-@dataclass
-class FSDPConfig(BaseConfig):
-    """Sharding of parameters, gradients and optimiser state over the ranks."""
-
-    precision: FSDPPrecision = FSDPPrecision.pure
-    """pure: parameters and reductions in the precision of the run; mixed: reductions in fp32; float: both in fp32."""
-    reduce_every_microbatch: bool = False
-    """Reduce and shard gradients after every micro-batch; false does it once per step, which is faster, but every rank holds all
-    gradients (in the precision of the reductions) while there are several micro-batches."""
-
-
-@dataclass
-class CompilerConfig(BaseConfig):
-    """Arguments of `torch.compile` for what the model config wants compiled: blocks of the language model and of the ViT, the
-    connector (CUDA devices only)."""
-
-    mode: str | None = "default"
-    """Compile mode."""
-    fullgraph: bool = False
-    """Refuse graph breaks."""
-    dynamic: bool | None = False
-    """Compile for dynamic shapes."""
-    backend: str = "inductor"
-    """Compiler backend."""
-
-
-@dataclass
-class WandbConfig(BaseConfig):
-    """Weights & Biases: a second place for the metrics that `metrics.jsonl` always has.
-
-    Used when a project is named, here or in WANDB_PROJECT (WANDB_MODE=offline then keeps it on this machine);
-    `wandb: null` and WANDB_MODE=disabled switch it off. Nothing that fails here stops a run.
-    """
-
-    project: str | None = None
-    """Project; null = environment variable WANDB_PROJECT."""
-    entity: str | None = None
-    """Team or user; null = environment variable WANDB_ENTITY."""
-    group: str | None = None
-    """Group of the run."""
-    name: str | None = None
-    """Name of the run; null = `run_name`."""
-    tags: list[str] = field(default_factory=list)
-    """Tags of the run."""
-    log_interval: int = 20
-    """Steps between two reports."""
-    allow_resume: bool = False
-    """Continue the same wandb run when training resumes (the id is kept in the checkpoint)."""
-    finish_on_sigterm: bool = True
-    """Mark the wandb run as failed when a signal stopped it before its last step."""
-
-
-@dataclass
-class SpeedMonitorConfig(BaseConfig):
-    """Throughput numbers."""
-
-    window_size: int = 20
-    """Steps averaged over."""
-    gpu_flops_available: float | None = None
-    """Peak FLOP/s of one device, what MFU divides by; null = looked up by the device's name for bf16, no MFU where it is unknown."""
-
-
-@dataclass
-class EvaluationConfig(BaseConfig):
-    """Evaluation while training, with the tasks and metrics of `launch_scripts/eval_molmo2.py`; none without `tasks`.
-
-    Scores go to the log as `eval/<task>/<score>`, answers to `<save_folder>/inloop-predictions/step<N>-<task>-<split>`.
-    """
-
-    tasks: list[str] = field(default_factory=list)
-    """Groups, `task[:split]` and .jsonl files, such as [moving_shapes, mvbench]."""
-    interval: int = 1000
-    """Steps between two evaluations."""
-    max_examples: int = 64
-    """Questions of each task, always the same ones."""
-    device_batch_size: int = 4
-    """Questions at a time on a device."""
-    max_new_tokens: int | None = None
-    """Longest answer; null = the task's."""
-
-    def resolved(self) -> "list[Task]":
-        """The task records."""
-        from olmo.eval.tasks import resolve_tasks
-
-        try:
-            return resolve_tasks(self.tasks)
-        except OLMoCliError as err:
-            raise OLMoConfigurationError(f"evaluation.tasks: {str(err).removeprefix('--tasks: ')}") from None
-
-    def check(self) -> None:
-        """Refuse what cannot be run, as far as that shows without any data."""
-        self.resolved()
-        for key in ("interval", "max_examples", "device_batch_size", "max_new_tokens"):
-            if (value := getattr(self, key)) is not None and value < 1:
-                raise OLMoConfigurationError(f"evaluation.{key}={value}: must be at least 1")
-
-
-@dataclass
-class EmaConfig(BaseConfig):
-    """A running average of the trained weights, saved beside them; `scripts/checkpoint.py ema` takes it out."""
-
-    decay: float = 0.999
-    """How much of the average stays at every step; it looks back over about 1 / (1 - decay) steps."""
-    warmup: bool = True
-    """Look back over fewer steps at first: the decay is at most (1 + step) / (10 + step)."""
-
-    def validate(self) -> None:
-        if not 0 < self.decay < 1:
-            raise OLMoConfigurationError(f"ema.decay={self.decay}: must lie between 0 and 1")
-
-
-@dataclass
-class RuntimeData(BaseConfig):
-    """Facts of the run, filled in when it starts and saved with every checkpoint."""
-
-    args: str = ""
-    """The command line."""
-    hostname: str = ""
-    """Machine of rank 0."""
-    date: str = ""
-    """When the run started."""
-    version: str = ""
-    """Version of this package."""
-    world_size: int = 1
-    """Number of ranks."""
-    resuming_from: str | None = None
-    """Checkpoint that the run continues."""
-    wandb_id: str | None = None
-    """Id of the wandb run."""
-    wandb_url: str | None = None
-    """Address of the wandb run."""
 
 
 @dataclass
@@ -304,28 +150,12 @@ class TrainConfig(BaseConfig):
 
     @classmethod
     def update_legacy_settings(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        raw, dropped = copy.deepcopy(raw), []
-        for key, rule in RETIRED.items():
-            block, name = _parent(raw, key)
-            if block is not None and name in block:
-                rule.check(key, block.pop(name))
-                dropped.append(key)
+        raw = without_retired(raw)
         raw.pop("runtime_data", None)
-        if dropped:
-            log.info("config keys without effect here: %s", ", ".join(dropped))
         return raw
 
     def with_overrides(self, overrides: Sequence[str]) -> "TrainConfig":
-        kept = []
-        for item in overrides:
-            key, _, text = item.partition("=")
-            rule = next((r for k, r in RETIRED.items() if key == k or key.startswith(f"{k}.")), None)
-            if rule is None:
-                kept.append(item)
-            else:
-                rule.check(key, build_config(_Value, {}, [f"value={text}"]).value)
-                log.info("--%s has no effect here", key)
-        return super().with_overrides(kept)
+        return super().with_overrides(overrides_without_retired(overrides))
 
     @property
     def max_steps(self) -> int:
@@ -427,88 +257,3 @@ class TrainConfig(BaseConfig):
             raise OLMoConfigurationError(
                 f"save_num_checkpoints_to_keep={self.save_num_checkpoints_to_keep}: must be -1 (all), 0 (none) or more"
             )
-
-
-@dataclass
-class _Value:
-    value: Any = None
-
-
-@dataclass(frozen=True)
-class Retired:
-    """A published key without effect here; `only` are the values at which that is the truth (None = any value)."""
-
-    only: tuple[Any, ...] | None = None
-    instead: str = ""
-
-    def check(self, key: str, value: Any) -> None:
-        if self.only is not None and value not in self.only:
-            allowed = " or ".join("null" if v is None else str(v).lower() for v in self.only)
-            raise OLMoConfigurationError(f"{key}={value} is not offered, only {allowed}{f': {self.instead}' if self.instead else ''}")
-
-
-_ANY = Retired()
-RETIRED = {
-    "strict_initialization": _ANY,
-    "catch_interrupts": _ANY,
-    "dry_run": Retired((False,), "give --dry_run to the launcher"),
-    "epoch": Retired((None,)),
-    "fast_forward_batches": Retired((None, 0)),
-    "evaluators": _ANY,
-    "eval_interval": _ANY,
-    "inf_evaluators": _ANY,
-    "inf_eval_interval": _ANY,
-    "eval_on_last_step": _ANY,
-    "eval_on_load": _ANY,
-    "eval_on": _ANY,
-    "inf_eval_config": _ANY,
-    "save_inloop_predictions": _ANY,
-    "checkpointer_config": _ANY,
-    "canceled_check_interval": _ANY,
-    "beaker_log_interval": _ANY,
-    "max_grad_norm_ratio": Retired((None,)),
-    "batch_divisor": Retired(("global_batch",), "the loss is divided by the loss weight of the global batch"),
-    "response_logits_only": Retired((True,), "logits are computed where the loss needs them"),
-    "fused_loss": _ANY,
-    "compile_loss": _ANY,
-    "saliency_score_loss_wt": Retired((None,)),
-    "frame_score_loss_wt": Retired((None,)),
-    "frame_score_loss_type": _ANY,
-    "frame_score_loss_target": _ANY,
-    "extra_steps_after_cancel": Retired((0,)),
-    "python_profiling": Retired((False,)),
-    "torch_profiling": Retired((False,)),
-    "parallelism.context_parallel_config.degree": Retired((1,), "sequences are not split over devices"),
-    "parallelism": _ANY,
-    "optimizer.learning_rate": _ANY,
-    "optimizer.weight_decay": _ANY,
-    "optimizer.betas": _ANY,
-    "optimizer.eps": _ANY,
-    "optimizer.metrics_log_interval": _ANY,
-    "scheduler.units": Retired(("steps",), "warm-up and decay count optimiser steps"),
-    "scheduler.t_warmup": _ANY,
-    "data.max_text_seq_len": Retired((None,)),
-    "data.persistent_workers": _ANY,
-    "data.enable_variable_sized_token_pooling": _ANY,
-    "data.packing.cp_world_size": Retired((1,), "sequences are not split over devices"),
-    "data.packing.mode": Retired(("dynamic_solver",)),
-    "data.packing.track_packing_state": _ANY,
-    "fsdp.fsdp2": Retired((True,)),
-    "fsdp.use_orig_params": _ANY,
-    "fsdp.wrapping_strategy": _ANY,
-    "fsdp.sharding_strategy": _ANY,
-    "fsdp.hybrid_sharding_num_model_replicas": _ANY,
-    "wandb.log_artifacts": Retired((False,)),
-    "wandb.rank_zero_only": Retired((True,)),
-}
-"""Published keys that a run of this package does not need, most specific first."""
-
-
-def _parent(raw: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:
-    """The mapping that would hold dotted `key`, and its last part."""
-    *path, name = key.split(".")
-    for part in path:
-        raw = raw.get(part)
-        if not isinstance(raw, dict):
-            return None, name
-    return raw, name

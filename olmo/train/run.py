@@ -3,112 +3,32 @@
 import logging
 import shutil
 import socket
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from olmo.checkpoints import holds_only_weights, match_weights, read_config, select_checkpoint, step_of, verify_checkpoint
-from olmo.checkpoints.remote import cached, fetch, select_in_store
-from olmo.checkpoints.stores import Store, is_url
-from olmo.distributed import World, barrier, on_all_ranks, on_main
-from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError, OLMoError, first_line
+from olmo.checkpoints import match_weights, read_config
+from olmo.checkpoints.stores import Store
+from olmo.distributed import World, barrier, on_main
+from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.train import build
-from olmo.train.callbacks.checkpointer import Checkpointer, SaveMeter
-from olmo.train.callbacks.console import ConsoleLogger
-from olmo.train.callbacks.ema import ExponentialAverage
-from olmo.train.callbacks.evaluation import Evaluator
-from olmo.train.callbacks.jsonl import JsonlLogger
-from olmo.train.callbacks.speed import SpeedMonitor
-from olmo.train.callbacks.wandb import WandbLogger
-from olmo.train.callbacks.wandb import wanted as wandb_wanted
+from olmo.train.callbacks.standard import standard_callbacks
 from olmo.train.checkpoint import cannot_write, load_optimizer, load_trainer_state
-from olmo.train.config import RuntimeData, TrainConfig
+from olmo.train.config import TrainConfig
+from olmo.train.config_blocks import RuntimeData
 from olmo.train.data import build_loader
 from olmo.train.optim import build_optimizer
 from olmo.train.saving import existing_steps, probe_save_folder
 from olmo.train.scheduler import Scheduler
+from olmo.train.start import Start, cannot_find_start, fetch_start, find_start
 from olmo.train.step import TrainStep, out_of_memory
 from olmo.train.trainer import Trainer
 from olmo.train.writing import clear_leftovers
 from olmo.version import __version__
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins."""
-
-    origin: str | None = None
-    """Folder or URL of the checkpoint; None = fresh weights."""
-    optimizer: bool = False
-    """Take its optimiser state."""
-    trainer: bool = False
-    """Take step, data position and random state."""
-    resumes: bool = False
-    """It is this run's own checkpoint."""
-
-    @property
-    def fetched(self) -> bool:
-        """Whether the checkpoint lies in an object store and is copied here."""
-        return self.origin is not None and is_url(self.origin)
-
-    @property
-    def folder(self) -> Path | None:
-        """Where it can be read."""
-        if self.origin is None:
-            return None
-        return cached(self.origin) if self.fetched else Path(self.origin)
-
-
-def find_start(cfg: TrainConfig) -> Start:
-    """The newest own checkpoint if resuming is allowed, else `load_path`, else `initial_model_checkpoint`, else nothing."""
-    own = Store(cfg.checkpoints)
-    optimizer, trainer = not cfg.reset_optimizer_state, not cfg.reset_trainer_state
-    if cfg.allow_resume and (existing_steps(own) or any(step_of(n) is not None for n in own.folders())):
-        return Start(locate(cfg.checkpoints), optimizer, trainer, resumes=True)
-    if cfg.load_path is not None:
-        return Start(locate(cfg.load_path), optimizer, trainer)
-    if cfg.initial_model_checkpoint is not None:
-        return Start(locate(cfg.initial_model_checkpoint))
-    return Start()
-
-
-def locate(location: str) -> str:
-    """The checkpoint that a folder or URL stands for; of a URL nothing is copied yet."""
-    return select_in_store(location) if is_url(location) else str(select_checkpoint(location))
-
-
-def fetch_start(cfg: TrainConfig, start: Start, world: World) -> None:
-    """Bring the checkpoint of a URL to every machine, and check what is there."""
-    if start.origin is None:
-        return
-    if start.fetched:
-        on_all_ranks(lambda: fetch(start.origin) if world.local_rank == 0 else None, cannot_find_start)
-    on_main(lambda: check_start(start), cannot_find_start)
-    # What was fetched has been compared on its way.
-    if cfg.verify_checkpoint and not start.fetched:
-        on_all_ranks(lambda: verify_checkpoint(start.folder, world.rank, world.size), cannot_find_start)
-
-
-def check_start(start: Start) -> None:
-    """Refuse weights alone where more is to be taken."""
-    if (start.optimizer or start.trainer or start.resumes) and holds_only_weights(start.folder):
-        if start.resumes:
-            raise OLMoCheckpointError(
-                f"{start.origin} holds weights only and cannot be continued; give it as --initial_model_checkpoint with another save_folder"
-            )
-        raise OLMoCheckpointError(
-            f"load_path {start.origin} holds weights only; set reset_optimizer_state=true and reset_trainer_state=true to start from it"
-        )
-
-
-def cannot_find_start(err: BaseException) -> OLMoError:
-    """For what goes wrong while looking for a checkpoint and is not worded for the user, such as a folder that may not be read."""
-    return OLMoCheckpointError(f"cannot look for the checkpoint to start from: {type(err).__name__}: {first_line(err)}")
 
 
 def prepare_save_folder(cfg: TrainConfig, start: Start) -> None:
@@ -184,18 +104,7 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     build.seed_everything(cfg.seed + world.rank)
     optimizer = build_optimizer(cfg.optimizer, model)
     step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, cfg.max_steps), world)
-    ema = None if cfg.ema is None else ExponentialAverage(cfg.ema, model)
-    checkpointer = Checkpointer(cfg, protected=None if start.resumes else start.origin, ema=ema)
-    callbacks = [
-        *([] if ema is None else [ema]),
-        SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
-        *([Evaluator(cfg)] if cfg.evaluation.tasks else []),
-        SaveMeter(checkpointer),
-        JsonlLogger(cfg.save_folder),
-        ConsoleLogger(cfg.console_log_interval, console),
-        *([WandbLogger(cfg.wandb)] if wandb_wanted(cfg.wandb) else []),
-        checkpointer,
-    ]
+    callbacks = standard_callbacks(cfg, model, console, protected=None if start.resumes else start.origin)
     trainer = Trainer(step, loader, callbacks)
     if start.trainer:
         trainer.load_state_dict(load_trainer_state(start.folder, world))
@@ -203,8 +112,9 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     # The last checkpoint of a finished run may have no optimiser state (save_final_optim=false), and needs none.
     if start.optimizer and trainer.state.step < cfg.last_step:
         load_optimizer(start.folder, optimizer)
-    if start.optimizer and ema is not None:
-        ema.load(start.folder)
+    if start.optimizer:
+        for callback in callbacks:
+            callback.load_tensors(start.folder)
     if world.is_main:
         parts = ", ".join(f"{g} {sum(p.numel() for _, p in m):,}" for g, m in model.parameter_groups().items() if m)
         log.info("parameters: %s", parts)

@@ -1,6 +1,5 @@
 """The training loop: take a batch, step, tell the callbacks, stop when it is time."""
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -67,11 +66,15 @@ class Trainer:
             "world_size": self.world.size,
             "loader": self.loader.state_dict(),
             "random": random_state(),
+            "callbacks": {type(c).__name__: state for c in self.callbacks if (state := c.state_dict())},
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue where `saved` stopped; random state only if the ranks are the same."""
         self.state = TrainerState(**{key: saved[key] for key in asdict(self.state)})
+        for callback in self.callbacks:
+            if (state := saved.get("callbacks", {}).get(type(callback).__name__)) is not None:
+                callback.load_state_dict(state)
         if self.cfg.restore_dataloader:
             self.loader.load_state_dict(saved["loader"])
         if saved["same_world"]:
@@ -86,11 +89,8 @@ class Trainer:
         if self.cfg.stop_after is not None:
             self.last_step = min(self.last_step, self.state.step + self.cfg.stop_after)
         status = "failed"
-        manual_gc = self.cfg.gen1_gc_interval is not None
         try:
             with StopSignals() as signals:
-                if manual_gc:
-                    gc.disable()
                 self._tell("on_start")
                 if self.state.step < self.last_step:
                     self._loop(signals)
@@ -98,8 +98,6 @@ class Trainer:
                     log.info("nothing to do: the run is at step %d of %d already", self.state.step, self.last_step)
             status = "stopped" if self.stopping else "finished"
         finally:
-            if manual_gc:
-                gc.enable()
             self._tell("on_end", status)
         return status
 
@@ -126,8 +124,6 @@ class Trainer:
             if result.stop:
                 self.stopping = signals.received or ("the time limit" if self.timed_out else "another rank's signal")
             self._report(result)
-            if self.cfg.gen1_gc_interval is not None and self.state.step % self.cfg.gen1_gc_interval == 0:
-                gc.collect(1)
 
     def _count(self, result: StepResult) -> None:
         self.steps_done += 1

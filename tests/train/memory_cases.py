@@ -9,7 +9,8 @@ from olmo.benchmark.models import config_of, video_batch
 from olmo.nn.lora import LoraConfig
 from olmo.train import build
 from olmo.train.activation_memory import ActivationMemory
-from olmo.train.config import ActivationCheckpointingMode, TrainConfig
+from olmo.train.config import TrainConfig
+from olmo.train.config_blocks import ActivationCheckpointingMode
 from olmo.train.memory_estimate import Shape, shape_of
 from olmo.train.optim import build_optimizer
 from olmo.train.scheduler import Scheduler, SchedulerConfig

@@ -5,7 +5,8 @@ import yaml
 
 from olmo.config import _config_class
 from olmo.exceptions import OLMoConfigurationError
-from olmo.train.config import RETIRED, TrainConfig
+from olmo.train.config import TrainConfig
+from olmo.train.retired_keys import RETIRED
 from olmo.train.sft import merge
 from tests.train.command import CONFIG
 

@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from olmo.checkpoints import load_model, model_tensors, read_config, select_checkpoint
 from olmo.checkpoints.stores import Store
-from olmo.train import build, checkpoint, run
+from olmo.train import build, checkpoint, start
 from olmo.train.step import TrainStep
 from tests.train.command import launch, records, train, without_times
 
@@ -252,7 +252,7 @@ def test_a_failure_while_looking_for_the_start(tmp_path, monkeypatch, capsys):
     def broken(*args):
         raise PermissionError(errno.EACCES, "Permission denied", "step3")
 
-    monkeypatch.setattr(run, "existing_steps", broken)
+    monkeypatch.setattr(start, "existing_steps", broken)
     assert train(tmp_path) == 1
     assert_one_line(capsys, "cannot look for the checkpoint to start from: PermissionError", "step3")
     assert train(tmp_path, "--debug") == 1

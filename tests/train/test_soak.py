@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import threading
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -14,8 +15,9 @@ from olmo.train.step import TrainStep
 from tests.train.command import launch, records
 
 ROUNDS, STEPS = 8, 18
-SHARE = 4
-"""MiB by which private memory may be larger in the second half of the rounds than in the first."""
+RISE, TOTAL = 0.5, 16
+"""MiB by which private memory may rise from one start to the next, in the middle of all rises, and over all of them. What piles up
+rises every time; the allocator takes a few MiB more at once, now and then."""
 
 WORDS = (
     "--global_batch_size=2", "--device_batch_size=1", "--seq_len=300", "--packing", "--data.packing.buffer_size=4", "--data.num_workers=1",
@@ -72,6 +74,7 @@ def test_memory_files_and_threads_do_not_grow(shapes, tmp_path, monkeypatch):
     memory, *counts = zip(*after, strict=True)
     half = ROUNDS // 2
     for values in (memory[1:], inside[1:]):
-        assert median(values[half:]) - median(values[:half]) < SHARE, values  # one late allocation is no growth
+        assert median(b - a for a, b in pairwise(values)) < RISE, values
+        assert values[-1] - values[0] < TOTAL, values
     for values in counts:
         assert max(values[half:]) <= max(values[1:half]), values

@@ -1,6 +1,7 @@
 """The moments at which a callback may act. All ranks run the same callbacks; each decides whether it is for rank 0 only."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from olmo.train.step import StepResult
@@ -21,3 +22,13 @@ class Callback:
 
     def on_end(self, trainer: "Trainer", status: str) -> None:
         """When the loop ends: `finished`, `stopped` (a signal or the time limit) or `failed`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this callback wants back after a resume, in types that load without unpickling code; equal on every rank."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; not called where the checkpoint has nothing of this callback."""
+
+    def load_tensors(self, folder: Path) -> None:
+        """Go on from the tensors that the checkpoint in `folder` holds for this callback."""

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from olmo.checkpoints import load_sharded, model_tensors, read_metadata
 from olmo.checkpoints.sharded import EMA
 from olmo.train.callbacks.base import Callback
-from olmo.train.config import EmaConfig
+from olmo.train.config_blocks import EmaConfig
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ExponentialAverage(Callback):
         """Checkpoint key -> average."""
         return {f"{EMA}{name}": average for name, average in self.averages.items()}
 
-    def load(self, folder: Path) -> None:
+    def load_tensors(self, folder: Path) -> None:
         """Go on from a checkpoint; one that was saved without averages leaves them at the weights of now."""
         stored, wanted = read_metadata(folder).state_dict_metadata, self.tensors()
         if all(key in stored for key in wanted):

@@ -8,7 +8,7 @@ from typing import Any
 
 from olmo.exceptions import first_line, missing_package
 from olmo.train.callbacks.base import Callback
-from olmo.train.config import WandbConfig
+from olmo.train.config_blocks import WandbConfig
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,35 @@
+"""The callbacks of a run, in their order: what changes weights, what measures, what reports, what saves."""
+
+from typing import Any
+
+from torch import nn
+
+from olmo.train.callbacks.base import Callback
+from olmo.train.callbacks.checkpointer import Checkpointer, SaveMeter
+from olmo.train.callbacks.console import ConsoleLogger
+from olmo.train.callbacks.ema import ExponentialAverage
+from olmo.train.callbacks.evaluation import Evaluator
+from olmo.train.callbacks.garbage import GarbageCollector
+from olmo.train.callbacks.jsonl import JsonlLogger
+from olmo.train.callbacks.speed import SpeedMonitor
+from olmo.train.callbacks.wandb import WandbLogger
+from olmo.train.callbacks.wandb import wanted as wandb_wanted
+from olmo.train.config import TrainConfig
+
+
+def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protected: str | None = None) -> list[Callback]:
+    """What `cfg` asks for. `protected`: a checkpoint that the run started from and must not delete."""
+    ema = None if cfg.ema is None else ExponentialAverage(cfg.ema, model)
+    checkpointer = Checkpointer(cfg, protected=protected, ema=ema)
+    wanted = [
+        ema,
+        SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
+        Evaluator(cfg) if cfg.evaluation.tasks else None,
+        SaveMeter(checkpointer),
+        JsonlLogger(cfg.save_folder),
+        ConsoleLogger(cfg.console_log_interval, console),
+        WandbLogger(cfg.wandb) if wandb_wanted(cfg.wandb) else None,
+        checkpointer,
+        None if cfg.gen1_gc_interval is None else GarbageCollector(cfg.gen1_gc_interval),
+    ]
+    return [callback for callback in wanted if callback is not None]
