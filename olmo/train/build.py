@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from olmo.checkpoints import Fit, initialise, match_weights, model_tensors, read_pretrained_file, read_weights
@@ -21,6 +20,7 @@ from olmo.distributed import World, initialized, whole
 from olmo.models.model import GROUPS, ModelBase
 from olmo.nn.lora import add_adapters, is_adapter
 from olmo.train.config import TrainConfig
+from olmo.train.mesh import sharding_mesh
 from olmo.train.optim import adapt, freeze
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def build_sharded_model(cfg: TrainConfig, world: World) -> ModelBase:
     from olmo.models.molmo2.parallelize import parallelize_model
 
     model = meta_model(cfg)
-    mesh = init_device_mesh(world.device.type, (world.size,)) if initialized() else None
+    mesh = sharding_mesh(cfg.parallelism, world)
     bf16, compiler = cfg.uses_bf16(world.device), cfg.compiler(world.device)
     if world.is_main:
         if cfg.precision == "amp_bf16" and not bf16:

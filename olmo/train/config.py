@@ -24,6 +24,7 @@ from olmo.train.config_blocks import (
     SpeedMonitorConfig,
     WandbConfig,
 )
+from olmo.train.mesh import ParallelismConfig
 from olmo.train.optim import OptimizerConfig, adapt
 from olmo.train.retired_keys import overrides_without_retired, without_retired
 from olmo.train.scheduler import SchedulerConfig
@@ -125,6 +126,8 @@ class TrainConfig(BaseConfig):
     """full: store a block's input only; selective: also the results of its matrix products and attention, which are not repeated."""
     fsdp: FSDPConfig = field(default_factory=FSDPConfig)
     """Sharding."""
+    parallelism: ParallelismConfig = field(default_factory=ParallelismConfig)
+    """What the ranks divide among themselves besides the data."""
     softmax_auxiliary_loss: bool = False
     """Add the z-loss."""
     softmax_auxiliary_loss_scale: float = 1e-4
@@ -213,10 +216,12 @@ class TrainConfig(BaseConfig):
 
     def rows_per_rank(self, world_size: int) -> int:
         """Sequences per optimiser step on one rank."""
-        rows, rest = divmod(self.global_train_batch_size, world_size)
+        ranks = self.parallelism.data_ranks(world_size)
+        rows, rest = divmod(self.global_train_batch_size, ranks)
         if rest or rows < 1:
+            what = "ranks" if ranks == world_size else "groups of ranks that share their sequences"
             raise OLMoConfigurationError(
-                f"global_train_batch_size={self.global_train_batch_size} must be a multiple of the number of ranks, {world_size}"
+                f"global_train_batch_size={self.global_train_batch_size} must be a multiple of the number of {what}, {ranks}"
             )
         return rows
 
@@ -230,6 +235,7 @@ class TrainConfig(BaseConfig):
             self.ema.validate()
         self.data.check()
         self.evaluation.check()
+        self.parallelism.check(world_size)
         self.rows_per_rank(world_size)
         length, limit = self.data.sequence_length, self.model.llm.max_sequence_length
         if length is not None and length > limit:

@@ -41,8 +41,8 @@ def build_loader(cfg: TrainConfig, world: World, *, tokenizer: Tokenizer | None 
         preprocessor,
         build_collator(preprocessor, pad_to=cfg.data.pad),
         device_batch_size=cfg.rows_per_rank(world.size) if rows is None else rows,
-        rank=world.rank,
-        world_size=world.size,
+        rank=cfg.parallelism.data_rank(world.rank),
+        world_size=cfg.parallelism.data_ranks(world.size),
         cost=example_cost(cfg),
     )
 

@@ -71,12 +71,12 @@ def test_retired_keys_on_the_command_line(caplog):
     """Accepted with a line where they change nothing, refused where they would."""
     cfg = config()
     with caplog.at_level("INFO"):
-        assert cfg.with_overrides(["eval_interval=7", "parallelism.context_parallel_config.degree=1", "seed=3"]).seed == 3
+        assert cfg.with_overrides(["eval_interval=7", "parallelism.tensor_parallel_config.degree=1", "seed=3"]).seed == 3
     assert caplog.text.count("has no effect here") == 2
     with pytest.raises(OLMoConfigurationError, match="torch_profiling=True is not offered, only false"):
         cfg.with_overrides(["torch_profiling=True"])
     with pytest.raises(OLMoConfigurationError, match="degree=8 is not offered"):
-        cfg.with_overrides(["parallelism.context_parallel_config.degree=8"])
+        cfg.with_overrides(["parallelism.tensor_parallel_config.degree=8"])
 
 
 def test_no_retired_key_is_a_field():

@@ -1,0 +1,60 @@
+"""How the ranks of a run are laid out: replicas of the model, shards within a replica, and the data that each rank reads."""
+
+from dataclasses import dataclass, field
+
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from olmo.config import BaseConfig
+from olmo.distributed import World, initialized
+from olmo.exceptions import OLMoConfigurationError
+
+
+@dataclass
+class ContextParallelConfig(BaseConfig):
+    """Sharing every sequence among neighbouring ranks, which then read the same data."""
+
+    degree: int = 1
+    """Ranks per sequence."""
+
+
+@dataclass
+class ParallelismConfig(BaseConfig):
+    """What the ranks divide among themselves besides the data."""
+
+    data_parallel_replicate_degree: int = 1
+    """Copies of the sharded model (HSDP): parameters are gathered within a copy only, gradients are summed over all. Best the number
+    of machines, where their links are slower than those inside one."""
+    context_parallel_config: ContextParallelConfig = field(default_factory=ContextParallelConfig)
+    """Sequences over several ranks."""
+
+    def check(self, world_size: int) -> None:
+        """Refuse what does not divide the ranks evenly."""
+        replicas, context = self.data_parallel_replicate_degree, self.context_parallel_config.degree
+        for key, value in (("data_parallel_replicate_degree", replicas), ("context_parallel_config.degree", context)):
+            if value < 1:
+                raise OLMoConfigurationError(f"parallelism.{key}={value}: must be at least 1")
+        if world_size % (replicas * context):
+            raise OLMoConfigurationError(
+                f"{world_size} ranks cannot be divided into parallelism.data_parallel_replicate_degree={replicas} copies of the model "
+                f"with parallelism.context_parallel_config.degree={context} ranks per sequence: the number of ranks must be a multiple "
+                f"of {replicas * context}"
+            )
+
+    def data_ranks(self, world_size: int) -> int:
+        """In how many parts the global batch is divided."""
+        return world_size // self.context_parallel_config.degree
+
+    def data_rank(self, rank: int) -> int:
+        """Which of these parts a rank reads: ranks that share their sequences are neighbours."""
+        return rank // self.context_parallel_config.degree
+
+
+def sharding_mesh(cfg: ParallelismConfig, world: World) -> DeviceMesh | None:
+    """What FSDP works on: one dimension, or replicas x shards (ranks of one replica are neighbours); None = one process without a
+    group. Builds process groups, so every rank must call it."""
+    if not initialized():
+        return None
+    replicas = cfg.data_parallel_replicate_degree
+    if replicas == 1:
+        return init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("shard",))
+    return init_device_mesh(world.device.type, (replicas, world.size // replicas), mesh_dim_names=("replicate", "shard"))
