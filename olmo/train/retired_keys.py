@@ -57,8 +57,6 @@ RETIRED = {
     "frame_score_loss_type": _ANY,
     "frame_score_loss_target": _ANY,
     "extra_steps_after_cancel": Retired((0,)),
-    "python_profiling": Retired((False,)),
-    "torch_profiling": Retired((False,)),
     "parallelism.context_parallel_config.attention_type": Retired(("ulysses",)),
     "parallelism.context_parallel_config.mode": Retired(("ulysses",)),
     "parallelism.context_parallel_config.load_balancer": Retired(("ulysses",)),

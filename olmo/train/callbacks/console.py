@@ -68,7 +68,7 @@ class ConsoleLogger(Callback):
         self.losses.append(metrics["train/CrossEntropyLoss"])
         self.accuracies.append(metrics["train/Accuracy"])
         if self.progress is not None:
-            self.progress.update(self.task, completed=step, eta=clock(metrics["throughput/eta_seconds"]))
+            self.progress.update(self.task, completed=step, total=trainer.last_step, eta=clock(metrics["throughput/eta_seconds"]))
         if step % self.interval == 0 or step == trainer.last_step or trainer.steps_done == 1:
             loss, accuracy = (sum(v) / len(v) for v in (self.losses, self.accuracies))
             log.info(format_line(step, trainer.last_step, loss, accuracy, metrics))

@@ -11,6 +11,9 @@ from olmo.train.callbacks.ema import ExponentialAverage
 from olmo.train.callbacks.evaluation import Evaluator
 from olmo.train.callbacks.garbage import GarbageCollector
 from olmo.train.callbacks.jsonl import JsonlLogger
+from olmo.train.callbacks.memory import MemoryMonitor
+from olmo.train.callbacks.outcome import OutcomeFile
+from olmo.train.callbacks.profiler import PythonProfiler, TorchProfiler
 from olmo.train.callbacks.speed import SpeedMonitor
 from olmo.train.callbacks.wandb import WandbLogger
 from olmo.train.callbacks.wandb import wanted as wandb_wanted
@@ -24,12 +27,16 @@ def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protect
     wanted = [
         ema,
         SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
+        MemoryMonitor(),
         Evaluator(cfg) if cfg.evaluation.tasks else None,
         SaveMeter(checkpointer),
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         WandbLogger(cfg.wandb) if wandb_wanted(cfg.wandb) else None,
+        TorchProfiler(cfg.save_folder) if cfg.torch_profiling else None,
+        PythonProfiler(cfg.save_folder) if cfg.python_profiling else None,
         checkpointer,
+        OutcomeFile(cfg.save_folder),
         None if cfg.gen1_gc_interval is None else GarbageCollector(cfg.gen1_gc_interval),
     ]
     return [callback for callback in wanted if callback is not None]
