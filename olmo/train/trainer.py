@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from olmo.batch import Batch
+from olmo.exceptions import first_line
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import random_state, set_random_state
 from olmo.train.limits import Limits
@@ -151,10 +152,17 @@ class Trainer:
             getattr(callback, moment)(self, *args)
 
     def _tell_end(self, status: str) -> None:
-        """Every callback hears of the end, whatever another one makes of it."""
-        with ExitStack() as ends:
-            for callback in reversed(self.callbacks):
-                ends.callback(callback.on_end, self, status)
+        """Every callback hears of the end, whatever another one makes of it; what ended the run goes before what happens here."""
+        failures = []
+        for callback in self.callbacks:
+            try:
+                callback.on_end(self, status)
+            except Exception as err:
+                failures.append(err)
+        for err in failures[0 if status == "failed" else 1 :]:
+            log.warning("at the end of the run: %s: %s", type(err).__name__, first_line(err))
+        if failures and status != "failed":
+            raise failures[0]
 
     def notify_saved(self, folder: Path) -> None:
         self._tell("on_saved", str(folder))
