@@ -381,7 +381,7 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
     assert "tgif" in follow("docs/data.md", "python scripts/download_datasets.py --list")
     assert "all is well" in follow("docs/data.md", "python scripts/data_doctor.py moving_shapes_debug")
-    follow("docs/usage.md", "python launch_scripts/train_image_video_sft.py tiny", *small)
+    follow("docs/usage.md", "python launch_scripts/train_image_video_sft.py tiny moving_shapes --save_folder=runs/adapted", *small)
     for command in ("merge_lora", "ema"):
         assert "unsharded" in follow("docs/usage.md", f"python scripts/checkpoint.py {command}")
     assert "peak" in follow("docs/memory.md", "python scripts/estimate_memory.py tiny")
