@@ -171,7 +171,11 @@ def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
 
 
 def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = False) -> int:
-    """The command. `always_pack`: as if `--packing` were given (the Molmo2 launcher has no such flag and always packs)."""
+    """The command. `always_pack`: as if `--packing` were given (the Molmo2 launcher has no such flag and always packs).
+
+    Returns 0 for a run that is finished and for one that stopped and can be continued: torchrun makes every other status a failure of
+    the job. `ended.json` in the save folder says which.
+    """
     args, overrides = parse(argv, prog)
     args.packing = args.packing or always_pack
     # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.

@@ -98,13 +98,13 @@ class Trainer:
     def fit(self) -> str:
         """Train until the limits say so; returns `finished`, or `stopped` where the run can be continued."""
         status = "failed"
-        try:
-            with self.limits.watching():
+        with self.limits.watching():
+            try:
                 self._tell("on_start")
                 self._loop()
-            status = "finished" if self.limits.ended else "stopped"
-        finally:
-            self._tell_end(status)
+                status = "finished" if self.limits.ended else "stopped"
+            finally:
+                self._tell_end(status)
         return status
 
     def _loop(self) -> None:

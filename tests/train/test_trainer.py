@@ -180,6 +180,20 @@ def test_a_fault_signal_much_later_ends_the_run_at_once(clock):
     assert run.state.step == 0
 
 
+def test_a_fault_signal_while_the_run_ends_does_not_cut_it_off():
+    """A scheduler that says it again while callbacks close their files. Seen to fail when signals count again as soon as the loop is
+    left."""
+    told = []
+
+    class Slow(Callback):
+        def on_end(self, trainer, status):
+            os.kill(os.getpid(), signal.SIGINT)
+            told.append(status)
+
+    run = make(STEPS, Step(lambda step: step == 2 and os.kill(os.getpid(), signal.SIGTERM)), [Slow()])
+    assert run.fit() == "stopped" and told == ["stopped"] and run.stopping == "SIGTERM"
+
+
 def test_a_fault_signal_in_the_last_step_finishes_the_run():
     run = make(STEPS, Step(lambda step: step == 9 and os.kill(os.getpid(), signal.SIGTERM)))
     assert run.fit() == "finished" and run.stopping is None

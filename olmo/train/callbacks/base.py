@@ -21,7 +21,7 @@ class Callback:
         """After a checkpoint is complete."""
 
     def on_end(self, trainer: "Trainer", status: str) -> None:
-        """When the loop ends: `finished`, `stopped` (a signal or the time limit) or `failed`."""
+        """When the loop ends: `finished`, `stopped` (can be continued; `trainer.stopping` says why it stopped) or `failed`."""
 
     def state_dict(self) -> dict[str, Any]:
         """What this callback wants back after a resume, in types that load without unpickling code; equal on every rank."""
