@@ -12,6 +12,7 @@ from olmo.train.callbacks.evaluation import Evaluator
 from olmo.train.callbacks.garbage import GarbageCollector
 from olmo.train.callbacks.jsonl import JsonlLogger
 from olmo.train.callbacks.speed import SpeedMonitor
+from olmo.train.callbacks.stability import StabilityMonitor
 from olmo.train.callbacks.wandb import WandbLogger
 from olmo.train.callbacks.wandb import wanted as wandb_wanted
 from olmo.train.config import TrainConfig
@@ -23,6 +24,7 @@ def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protect
     checkpointer = Checkpointer(cfg, protected=protected, ema=ema)
     wanted = [
         ema,
+        StabilityMonitor(cfg.stability, cfg.nonfinite),
         SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
         Evaluator(cfg) if cfg.evaluation.tasks else None,
         SaveMeter(checkpointer),
