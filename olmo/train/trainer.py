@@ -56,6 +56,8 @@ class Trainer:
         self.stopping: str | None = None
         """Why the run stops before its last step, once all ranks agree on it."""
         self.last_step = self.cfg.last_step
+        self.progress: Callable[..., None] = lambda what, patience=1.0: None
+        """Told what begins and how many times the usual time it may take, for whoever watches that something happens."""
 
     # ------------------------------------------------------------------------------------------ state
 
@@ -116,6 +118,7 @@ class Trainer:
     def _steps(self, batches: Iterator[Batch], wish: Callable[[], bool], signals: StopSignals) -> None:
         while self.state.step < self.last_step and not self.stopping:
             before = time.monotonic()
+            self.progress("waiting for data")
             batch = next(batches)
             self.data_wait = time.monotonic() - before
             result = self.train_step(batch, self.state.step + 1, wish)
@@ -141,6 +144,7 @@ class Trainer:
 
     def _tell(self, moment: str, *args: Any) -> None:
         for callback in self.callbacks:
+            self.progress(f"{type(callback).__name__}.{moment}", callback.patience)
             getattr(callback, moment)(self, *args)
 
     def notify_saved(self, folder: Path) -> None:
