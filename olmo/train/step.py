@@ -146,6 +146,7 @@ class TrainStep:
     def __call__(self, batch: Batch, step: int, wish: Callable[[], bool] = lambda: False) -> StepResult:
         """One step on this rank's rows. `step` counts from 1; `wish` says whether this rank wants to stop, the result
         whether any does."""
+        self.progress(f"the start of step {step}")
         random = random_state()
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)

@@ -118,7 +118,8 @@ class Trainer:
     def _steps(self, batches: Iterator[Batch], wish: Callable[[], bool], signals: StopSignals) -> None:
         while self.state.step < self.last_step and not self.stopping:
             before = time.monotonic()
-            self.progress("waiting for data")
+            # A little less time than for the rest: the others wait for a rank that hangs here, and that one should be the first to say so.
+            self.progress("waiting for data", 0.9)
             batch = next(batches)
             self.data_wait = time.monotonic() - before
             result = self.train_step(batch, self.state.step + 1, wish)

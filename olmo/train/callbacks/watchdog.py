@@ -94,7 +94,7 @@ class Watchdog(Callback):
         thread.join(min(10.0, self.timeout))
 
     def _silence(self, sign: Sign) -> str:
-        return f"no progress for {time.monotonic() - sign.at:.0f} s in {sign.what} (after step {self.step})"
+        return f"no progress for {time.monotonic() - sign.at:.0f} s, at: {sign.what} (after step {self.step})"
 
     def _write_stacks(self, sign: Sign) -> None:
         path = self.folder / f"rank{self.rank}.txt"
