@@ -157,6 +157,12 @@ def check_memory(command: str, tmp_path: Path) -> None:
     assert args.page == "docs/memory.md" or shape_of(training_config(args, words), args.frames).rows
 
 
+def check_replay(command: str, tmp_path: Path) -> None:
+    from olmo.train.replay import parse
+
+    assert parse(program_words(command)[1])[0].dump.endswith(".pt")
+
+
 def check_gpu(command: str, tmp_path: Path) -> None:
     from scripts.gpu_check import PARTS, build_parser
 
@@ -239,6 +245,7 @@ CHECKS = [
     (r"python scripts/benchmark\.py .*", check_benchmark),
     (r"python scripts/estimate_memory\.py .*", check_memory),
     (r"python scripts/gpu_check\.py.*", check_gpu),
+    (r"python scripts/replay_batch\.py .*", check_replay),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"python scripts/download_datasets\.py .*", check_download),
     (r"python scripts/data_doctor\.py .*", check_doctor),

@@ -19,9 +19,11 @@ from olmo.train.config_blocks import (
     EmaConfig,
     EvaluationConfig,
     FSDPConfig,
+    NonFiniteConfig,
     Precision,
     RuntimeData,
     SpeedMonitorConfig,
+    StabilityConfig,
     WandbConfig,
 )
 from olmo.train.duration import Duration
@@ -113,6 +115,14 @@ class TrainConfig(BaseConfig):
     """Sequences per forward and backward pass on a device."""
     max_grad_norm: float | None = None
     """Each parameter group's gradient is clipped to this norm."""
+    nonfinite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
+    """What happens when the loss or a gradient is no finite number."""
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
+    """What counts as a spike of the loss or of a gradient norm; spikes are counted and named, nothing else happens."""
+    hang_timeout: float | None = 300.0
+    """Seconds without any progress (a micro-batch, a batch of data) after which the stack of every thread is written to
+    `<save_folder>/stacks`; after as many again the process ends. The first step has longer, and so have saving and evaluation.
+    null = wait for ever."""
     precision: Precision | None = None
     """amp_bf16: autocast on GPUs (CPUs always compute in fp32); null = fp32."""
     wandb: WandbConfig | None = field(default_factory=WandbConfig)
@@ -242,6 +252,10 @@ class TrainConfig(BaseConfig):
         self.adapted_parts()
         if self.ema is not None:
             self.ema.validate()
+        self.nonfinite.validate()
+        self.stability.validate()
+        if self.hang_timeout is not None and not self.hang_timeout > 0:
+            raise OLMoConfigurationError(f"hang_timeout={self.hang_timeout}: must be above 0, or null for no limit")
         self.data.check()
         self.evaluation.check()
         self.parallelism.check(world_size)

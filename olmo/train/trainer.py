@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +54,8 @@ class Trainer:
         """Seconds the current step waited for its batch."""
         self.step_seconds = 0.0
         """Seconds the current step took, waiting included."""
+        self.progress: Callable[..., None] = lambda what, patience=1.0: None
+        """Told what begins and how many times the usual time it may take, for whoever watches that something happens."""
         limits.begin(self.state)
 
     @property
@@ -124,6 +126,8 @@ class Trainer:
         if self.limits.estimate is not None:
             self.train_step.scheduler.set_length(self.limits.estimate)
         began, drawn = self.limits.begin_step(), self.loader.drawn
+        # A little less time than for the rest: the others wait for a rank that hangs here, and that one should be the first to say so.
+        self.progress("waiting for data", 0.9)
         batch = next(batches)
         self.data_wait = time.monotonic() - began
         result = self.train_step(batch, self.state.step + 1, self.limits.wish)
@@ -149,6 +153,7 @@ class Trainer:
 
     def _tell(self, moment: str, *args: Any) -> None:
         for callback in self.callbacks:
+            self.progress(f"{type(callback).__name__}.{moment}", callback.patience)
             getattr(callback, moment)(self, *args)
 
     def _tell_end(self, status: str) -> None:
@@ -156,6 +161,7 @@ class Trainer:
         failures = []
         for callback in self.callbacks:
             try:
+                self.progress(f"{type(callback).__name__}.on_end", callback.patience)
                 callback.on_end(self, status)
             except Exception as err:
                 failures.append(err)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 class Callback:
     """Base with empty moments."""
 
+    patience = 1.0
+    """How many times longer than `hang_timeout` a moment of this callback may take."""
+
     def on_start(self, trainer: "Trainer") -> None:
         """Before the first step of this start (a resumed run starts at its saved step)."""
 

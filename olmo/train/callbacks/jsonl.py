@@ -1,6 +1,7 @@
 """`metrics.jsonl` in the save folder: one JSON object per optimiser step, always written."""
 
 import json
+import math
 from pathlib import Path
 
 from olmo.train.callbacks.base import Callback
@@ -41,7 +42,7 @@ class JsonlLogger(Callback):
 
     def on_step(self, trainer, result, metrics) -> None:
         if self.file is not None:
-            record = {"step": trainer.state.step, **{k: round(v, 9) if isinstance(v, float) else v for k, v in metrics.items()}}
+            record = {"step": trainer.state.step, **{k: _plain(v) for k, v in metrics.items()}}
             try:
                 self.file.write(json.dumps(record) + "\n")
                 self.file.flush()
@@ -52,3 +53,10 @@ class JsonlLogger(Callback):
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+def _plain(value: float) -> float | None:
+    """What stands in the file: JSON has no word for numbers that are not finite, and a skipped step has some."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 9) if math.isfinite(value) else None

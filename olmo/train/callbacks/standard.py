@@ -1,4 +1,4 @@
-"""The callbacks of a run, in their order: what changes weights, what measures, what reports, what saves."""
+"""The callbacks of a run, in their order: what watches, what changes weights, what measures, what reports, what saves."""
 
 from typing import Any
 
@@ -15,8 +15,10 @@ from olmo.train.callbacks.memory import MemoryMonitor
 from olmo.train.callbacks.outcome import OutcomeFile
 from olmo.train.callbacks.profiler import PythonProfiler, TorchProfiler
 from olmo.train.callbacks.speed import SpeedMonitor
+from olmo.train.callbacks.stability import StabilityMonitor
 from olmo.train.callbacks.wandb import WandbLogger
 from olmo.train.callbacks.wandb import wanted as wandb_wanted
+from olmo.train.callbacks.watchdog import Watchdog
 from olmo.train.config import TrainConfig
 
 
@@ -25,7 +27,9 @@ def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protect
     ema = None if cfg.ema is None else ExponentialAverage(cfg.ema, model)
     checkpointer = Checkpointer(cfg, protected=protected, ema=ema)
     wanted = [
+        None if cfg.hang_timeout is None else Watchdog(cfg.hang_timeout, cfg.save_folder),
         ema,
+        StabilityMonitor(cfg.stability, cfg.nonfinite),
         SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
         MemoryMonitor(),
         Evaluator(cfg) if cfg.evaluation.tasks else None,
