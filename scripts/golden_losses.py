@@ -172,10 +172,11 @@ def write_lossless(frames: Any, fps: int, path: Path) -> None:
 
 
 def run(words: Sequence[str], steps: int) -> dict[str, Any]:
-    """Train, and return the words, digests of what the model was given, and the numbers of every step."""
+    """Train on the data of `write_data` in this folder: the words, the numbers of every step, digests of what the model was given."""
+    import torch
     from rich.console import Console
 
-    from olmo.distributed import distributed_world
+    from olmo.distributed import World
     from olmo.train.callbacks.base import Callback
     from olmo.train.data import build_loader
     from olmo.train.run import build_trainer
@@ -193,12 +194,12 @@ def run(words: Sequence[str], steps: int) -> dict[str, Any]:
 
     cfg = build_train_config(*parse([str(CONFIG), *words, f"--max_duration={STEPS}", f"--stop_at={steps}"]))
     Path(cfg.save_folder).mkdir(exist_ok=True)
-    with distributed_world() as world:
-        cfg.validate(world.size)
-        loader, recorder = Watched(build_loader(cfg, world)), Recorder()
-        trainer = build_trainer(cfg, world, Console(quiet=True), loader, Start())
-        trainer.callbacks.append(recorder)
-        trainer.fit()
+    world = World(0, 0, 1, torch.device("cpu"))
+    cfg.validate(world.size)
+    loader, recorder = Watched(build_loader(cfg, world)), Recorder()
+    trainer = build_trainer(cfg, world, Console(quiet=True), loader, Start())
+    trainer.callbacks.append(recorder)
+    trainer.fit()
     columns = [k for k in recorder.records[0] if k.startswith("train/") or k.endswith("_grad_norm")]
     return {
         "words": [CONFIG.relative_to(REPO).as_posix(), *words, f"--max_duration={STEPS}"],
@@ -213,10 +214,13 @@ class Watched:
     """A loader that takes a digest of every batch: it says whether other losses come from other data."""
 
     def __init__(self, loader: "TrainLoader") -> None:
-        self.loader, self.metrics, self.state_dict = loader, loader.metrics, loader.state_dict
+        self.loader = loader
         self.tokens: list[str] = []
         """Of ids and labels, one for each step."""
         self.pixels: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator["Batch"]:
         for batch in self.loader:

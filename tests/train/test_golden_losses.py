@@ -5,6 +5,10 @@ Elsewhere the last bits of sums differ, and a training spreads such differences:
 steps must agree within 1e-5 of their size, and the tokens and the share of cells that is kept exactly. A line at the end of the
 tests says which rule was used. A change that is meant is written down by `python scripts/golden_losses.py`.
 
+Both rules were seen to fail within two steps with: the features of two kept cells exchanged; the lowest and the highest cell
+exchanged in the selection; the budget rounded, or rounded up, instead of cut off; initial weights 1.001 times as large, in the ViT or
+the decoder; another order of the data.
+
 The rule for equal numbers does not ask for the same processor, because the runs pin what libraries would choose by it (see the
 script). Should one have a choice left, the message says that the processors differ, and whether the other rule would hold.
 """
@@ -19,21 +23,24 @@ from typing import Any
 
 import pytest
 
-from scripts.golden_losses import FILE, RUNS, STEPS
+from scripts.golden_losses import FILE, RUNS, STEPS, run, write_data
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "golden_losses.py"
 SAME = {"torch": "torch", "cpu_capability": "instruction set", "threads": "number of threads"}
 """What must be as in the file for the exact rule, and its name for a reader."""
 NEAR_STEPS, NEAR = 10, 1e-5
+NEAR_OF = {"train/CrossEntropyLoss": NEAR, "train/ZLoss": NEAR, "train/AuxLoss": 1e-4, "train/kept_fraction": 0.0, "_grad_norm": 1e-3}
+"""By the end of a column's name: how far a value may be from that of the file. The auxiliary loss and the norms move more: without
+vector instructions by up to 6e-6 and 1e-5 in ten steps, where the other losses move by 1e-7."""
 REFRESH = "if this change is meant, write the new numbers down: python scripts/golden_losses.py"
 
 STORED = json.loads(FILE.read_text())
 
 
-def trained(folder: Path, steps: int, *names: str) -> dict[str, Any]:
-    """What the script writes, from a process of its own."""
+def trained(folder: Path, name: str) -> dict[str, Any]:
+    """What the script writes about one run, from a process of its own."""
     out = folder / "losses.json"
-    command = [sys.executable, str(SCRIPT), *names, f"--steps={steps}", f"--out={out}"]
+    command = [sys.executable, str(SCRIPT), name, f"--out={out}"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])})
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(out.read_text())
@@ -72,10 +79,9 @@ def first_difference(stored: dict[str, Any], here: dict[str, Any], exact: bool) 
 
 
 def near(name: str, now: float, before: float) -> bool:
-    """Losses within 1e-5 of their size, the share of cells exactly. A norm or an accuracy of another machine is not compared."""
-    if name == "train/kept_fraction":
-        return now == before
-    return not name.endswith("Loss") or now == pytest.approx(before, rel=NEAR, abs=0)
+    """Whether a value may be that of another machine (accuracies are not compared: they go in steps)."""
+    limits = [limit for end, limit in NEAR_OF.items() if name.endswith(end)]
+    return not limits or now == pytest.approx(before, rel=limits[0], abs=0)
 
 
 def complaint(name: str, stored: dict[str, Any], here: dict[str, Any]) -> str | None:
@@ -94,24 +100,32 @@ def complaint(name: str, stored: dict[str, Any], here: dict[str, Any]) -> str | 
     return f"{name}: {found}. {rule_of(stored, here)}; {REFRESH}"
 
 
-def check(names, here, record_property) -> None:
-    record_property("note", rule_of(STORED, here))
-    complaints = [text for name in names if (text := complaint(name, STORED, here)) is not None]
-    assert not complaints, "\n".join(complaints)
-
-
 # ---------------------------------------------------------------------------------------------- training
 
 
-def test_the_first_steps_are_as_they_were(tmp_path, record_property):
-    """The start of all three, so that most mistakes show in seconds."""
-    check(RUNS, trained(tmp_path, 3), record_property)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("golden")
+    write_data(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_first_steps_are_nearly_as_they_were(name, data, monkeypatch):
+    """In this process, whose arithmetic is not pinned: most mistakes show here already, within seconds."""
+    monkeypatch.chdir(data)
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(data))
+    found = first_difference(STORED["runs"][name], run(RUNS[name], 3), exact=False)
+    assert found is None, f"{name}: {found}; {REFRESH}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_hundred_steps_are_as_they_were(name, tmp_path, record_property):
-    check([name], trained(tmp_path, STEPS, name), record_property)
+    here = trained(tmp_path, name)
+    record_property("note", rule_of(STORED, here))
+    text = complaint(name, STORED, here)
+    assert text is None, text
 
 
 # ---------------------------------------------------------------------------------------------- the comparison
@@ -127,10 +141,10 @@ def changed(name: str, column: str, step: int, factor: float, **environment: Any
 
 def test_the_file_is_whole():
     assert set(STORED["runs"]) == set(RUNS)
-    for name, run in STORED["runs"].items():
-        assert run["words"][1:-1] == list(RUNS[name])
-        assert len(run["steps"]) == len(run["tokens"]) == len(run["pixels"]) == STEPS
-        assert run["steps"][-1][0] < 0.6 * run["steps"][0][0], "it learns"
+    for name, golden in STORED["runs"].items():
+        assert golden["words"][1:-1] == list(RUNS[name])
+        assert len(golden["steps"]) == len(golden["tokens"]) == len(golden["pixels"]) == STEPS
+        assert golden["steps"][-1][0] < 0.6 * golden["steps"][0][0], "it learns"
     kept = STORED["runs"]["stts_50"]["columns"].index("train/kept_fraction")
     assert all(0.5 <= row[kept] < 0.52 for row in STORED["runs"]["stts_50"]["steps"])
 
@@ -146,9 +160,10 @@ def test_elsewhere_only_the_first_steps_have_to_be_near():
     loss, other = "train/CrossEntropyLoss", {"torch": "3.0.0"}
     assert complaint("dense", STORED, changed("dense", loss, 11, 2.0, **other)) is None
     assert complaint("dense", STORED, changed("dense", loss, 10, 1 + 0.9e-5, **other)) is None
-    assert complaint("dense", STORED, changed("dense", "optim/vit_grad_norm", 10, 1.001, **other)) is None
+    assert complaint("dense", STORED, changed("dense", "optim/vit_grad_norm", 10, 1.0009, **other)) is None
     text = complaint("dense", STORED, changed("dense", loss, 10, 1 + 1.1e-5, **other))
     assert "torch is 3.0.0 here" in text and "off by 1.1e-05" in text and REFRESH in text
+    assert "vit_grad_norm" in complaint("dense", STORED, changed("dense", "optim/vit_grad_norm", 10, 1.0011, **other))
     assert "kept_fraction" in complaint("stts_50", STORED, changed("stts_50", "train/kept_fraction", 2, 1 + 1e-9, **other))
 
 
