@@ -6,6 +6,7 @@ gives only its `model`, to which the published fine-tuning settings of preproces
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +40,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
     parser.add_argument("--cp_degree", type=int, default=1, help="sequences are not split over devices: only 1")
     parser.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     parser.add_argument("--dry_run", action="store_true", help="build on the meta device, describe one batch and stop")
+    parser.add_argument("--fake_world", type=int, metavar="N", help="with --dry_run: plan a run on N ranks, in one process")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and more log lines")
     return parser
 
@@ -48,7 +50,20 @@ def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namesp
     args, overrides = build_parser(prog).parse_with_overrides(argv)
     if args.cp_degree != 1:
         raise OLMoCliError(f"--cp_degree={args.cp_degree}: sequences are not split over devices here, only 1 is offered")
+    check_fake_world(args)
     return args, overrides
+
+
+def check_fake_world(args: argparse.Namespace) -> None:
+    """Ranks that are not there can be planned, by one process, but not trained on."""
+    if args.fake_world is None:
+        return
+    if not args.dry_run:
+        raise OLMoCliError(f"--fake_world={args.fake_world} needs --dry_run: nothing is trained on ranks that are not there")
+    if args.fake_world < 1:
+        raise OLMoCliError(f"--fake_world={args.fake_world}: must be at least 1")
+    if "MASTER_ADDR" in os.environ:
+        raise OLMoCliError(f"--fake_world={args.fake_world}: one process plans for all ranks; start it without torchrun")
 
 
 def published_defaults() -> dict[str, Any]:
@@ -186,7 +201,7 @@ def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = Fa
         if args.dry_run:
             from olmo.train.dry_run import dry_run
 
-            dry_run(cfg, world, console)
+            dry_run(cfg, world, console, args.fake_world)
             return 0
         from olmo.train.run import train
 
