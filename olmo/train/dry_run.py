@@ -76,7 +76,7 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
         except OLMoDataFileError:
             raise
         except OLMoDataError as err:
-            missing = str(err).partition(";")[0]
+            missing = str(err).splitlines()[0].partition(";")[0].removesuffix(":")
     log.info("a synthetic batch of the configured shapes stands in for the data: %s", missing)
     return synthetic_batch(cfg, tokenizer, rows)
 

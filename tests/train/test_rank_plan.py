@@ -173,14 +173,21 @@ def test_a_checkpoint_elsewhere_is_said(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+PEAK = """
+import runpy, sys, resource
+sys.argv = sys.argv[1:]
+try: runpy.run_path(sys.argv[0], run_name="__main__")
+finally: print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 @pytest.mark.slow
 def test_the_largest_model_takes_seconds_and_little_memory(tmp_path):
     """The whole command for the 8B model on 64 ranks: its weights are 35 GB, the process stays far below."""
     start = time.monotonic()
     words = ["launch_scripts/sft.py", "molmo2_8b", "all-v5-video-academic-only", "--dry_run", "--fake_world=64"]
     done = subprocess.run(
-        [sys.executable, "-c", "import runpy, sys, resource; sys.argv = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-         "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)", *words],
+        [sys.executable, "-c", PEAK, *words],
         cwd=REPO, capture_output=True, text=True, env={"PATH": "", "PYTHONPATH": str(REPO), "MOLMO_DATA_DIR": str(tmp_path)}, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
