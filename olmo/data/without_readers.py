@@ -35,7 +35,7 @@ _ROWS = (
     ("video pointing", "molmo2_syn_point", ""),
     (
         "tracking",
-        "webuav got10k vasttrack trackingnet lvosv1 lvosv2 lasot uwcot webuot latot tnl2k",
+        "webuav got10k vasttrack trackingnet lvosv1 lvosv2 lasot uwcot webuot latot tnl2k tnllt",
         f"{_HUB}allenai/molmo2-single-object-track",
     ),
     ("tracking", "mevis", f"{_HUB}allenai/molmo2-mevis"),
