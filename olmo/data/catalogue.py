@@ -27,6 +27,15 @@ from olmo.data.families import (
 )
 from olmo.data.index import open_indexed
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
+from olmo.data.moving_shapes_more import (
+    CAPTION_STYLE,
+    IMAGE_STYLE,
+    TEXT_STYLE,
+    MovingShapesCaptions,
+    moving_shapes_image,
+    moving_shapes_multi_image,
+    moving_shapes_text,
+)
 from olmo.data.paths import is_data_file
 from olmo.data.records import OE, DatasetRow
 from olmo.data.without_readers import kind_and_source
@@ -60,15 +69,27 @@ class GeneratedRow:
     splits: tuple[str, ...] = ("train", "test")
     style: str = OE
     source: str = "generated on first use"
+    videos: bool = True
+    """Whether it writes videos."""
 
 
 def _few_moving_shapes(split: str, config: MovingShapesConfig) -> Dataset:
     return MovingShapes(replace(config, num_train=min(64, config.num_train), num_test=min(16, config.num_test)), split)
 
 
+def _drawn(make: Callable[[MovingShapesConfig, str], Dataset]) -> Callable[[str, MovingShapesConfig], Dataset]:
+    return lambda split, config: make(config, split)
+
+
 _GENERATED = (
     GeneratedRow("moving_shapes", "Moving shapes", lambda split, config: MovingShapes(config, split)),
     GeneratedRow("moving_shapes_debug", "64 moving shapes", _few_moving_shapes),
+    GeneratedRow(
+        "moving_shapes_captions", "Moving shapes, described", lambda split, config: MovingShapesCaptions(config, split), style=CAPTION_STYLE
+    ),
+    GeneratedRow("moving_shapes_image", "Shapes in a picture", _drawn(moving_shapes_image), style=IMAGE_STYLE, videos=False),
+    GeneratedRow("moving_shapes_multi_image", "Shapes in pictures", _drawn(moving_shapes_multi_image), style=IMAGE_STYLE, videos=False),
+    GeneratedRow("moving_shapes_text", "Shapes in words", _drawn(moving_shapes_text), style=TEXT_STYLE, videos=False),
 )
 
 Row = DatasetRow | GeneratedRow
@@ -112,6 +133,12 @@ def has_reader(name: str) -> bool:
     """Whether a known data set can be read, once its files are there."""
     name = name.partition(":")[0]
     return is_data_file(name) or name in ROWS or name in ALIASES
+
+
+def writes_videos(name: str) -> bool:
+    """Whether opening the data set generates videos, where they are not there yet."""
+    row = ROWS.get(name.partition(":")[0])
+    return isinstance(row, GeneratedRow) and row.videos
 
 
 def check_name(name: str) -> tuple[Row, str | None]:

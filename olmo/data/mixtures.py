@@ -106,6 +106,14 @@ def _member(word: str) -> WeightedDataset:
 _GENERATED = [
     ("moving_shapes", [("generated", 1.0, "moving_shapes")]),
     ("debug-video", [("generated", 1.0, "moving_shapes_debug")]),
+    (
+        "moving_shapes_all",
+        [
+            ("videos", 0.4, "moving_shapes moving_shapes_captions"),
+            ("images", 0.4, "moving_shapes_image moving_shapes_multi_image"),
+            ("text", 0.2, "moving_shapes_text"),
+        ],
+    ),
 ]
 
 MIXTURES: dict[str, list[KwargsMixture]] = {name: groups_of(table) for name, table in (*_GENERATED, *PUBLISHED.items())}

@@ -10,8 +10,8 @@ from rich.table import Table
 from olmo.batch import Batch
 from olmo.checkpoints import match_weights
 from olmo.checkpoints.stores import is_url
+from olmo.data.catalogue import writes_videos
 from olmo.data.moving_shapes import is_generated
-from olmo.data.paths import is_data_file
 from olmo.distributed import World
 from olmo.exceptions import OLMoDataError, OLMoDataFileError
 from olmo.models.model import ModelBase
@@ -83,11 +83,7 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
 
 def not_generated(cfg: TrainConfig) -> str | None:
     """A dry run generates nothing: which generated data set is not there yet, or None."""
-    wanted = any(
-        d.dataset_name.startswith("moving_shapes") and not is_data_file(d.dataset_name)
-        for group in cfg.data.groups()
-        for d in group.datasets
-    )
+    wanted = any(writes_videos(d.dataset_name) for group in cfg.data.groups() for d in group.datasets)
     there = not wanted or is_generated(cfg.data.moving_shapes, cfg.data.split)
     return None if there else "moving_shapes has not been generated yet"
 

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from olmo.distributed import World, initialized
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
 from olmo.models.model import ModelBase
-from olmo.train.build import meta_model, sharded_meta_model
+from olmo.train.build import build_sharded_model, meta_model
 from olmo.train.config import TrainConfig
 from olmo.train.memory_estimate import MemoryEstimate, Shape, estimate, regime_of, shape_of
 from olmo.train.mesh import ParallelismConfig
@@ -77,7 +77,7 @@ def plan_ranks(cfg: TrainConfig, size: int) -> RankPlan:
     """The plan of `cfg` on `size` GPUs; raises what a start there would raise."""
     cfg.validate(size)
     with fake_group(size):
-        model = sharded_meta_model(cfg, World(0, 0, size, torch.device("cpu")))
+        model = build_sharded_model(cfg, World(0, 0, size, torch.device("cpu")), on_meta=True)
     local = [(p, p.to_local().numel() if isinstance(p, DTensor) else p.numel()) for p in model.parameters()]
     weights, trained = sum(n for _, n in local), sum(n for p, n in local if p.requires_grad)
     rows, context = cfg.rows_per_rank(size), cfg.parallelism.context_parallel_config.degree
