@@ -29,8 +29,8 @@ class OLMoDataFileError(OLMoDataError):
     """A data file that the user wrote is wrong: a heading, then a line for each place in it (every rank finds the same)."""
 
 
-class OLMoMissingDataError(OLMoDataError):
-    """Data sets of a mixture are missing: a heading, a line for each, and what to do about them (every rank finds the same)."""
+class OLMoMissingDataError(OLMoDataFileError):
+    """Data sets of a mixture are missing: a heading, a line for each, and what to do about them."""
 
 
 def first_line(err: BaseException) -> str:

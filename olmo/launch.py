@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from olmo.config import parse_overrides, read_yaml
 from olmo.config_files import config_names, find_config
-from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoDataFileError, OLMoError, OLMoMissingDataError
+from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoDataFileError, OLMoError
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -46,7 +46,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Run `main(argv)` and return the exit status; an error meant for the user is one line on stderr (for a data file of the
-    user's own, one more for each place where it is wrong; for a mixture, one for each data set that is missing).
+    user's own, one more for each place where it is wrong).
 
     With `--debug` among the words the traceback is shown too. Errors that every rank makes alike are printed by rank 0.
     """
@@ -57,10 +57,9 @@ def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]
     except OLMoError as err:
         if "--debug" in argv:
             traceback.print_exc()
-        several = OLMoDataFileError | OLMoMissingDataError
-        if rank == 0 or not isinstance(err, OLMoCliError | OLMoConfigurationError | several):
+        if rank == 0 or not isinstance(err, OLMoCliError | OLMoConfigurationError | OLMoDataFileError):
             where = f" (rank {rank})" if rank else ""
-            lines = str(err).splitlines() if isinstance(err, several) else [str(err)]
+            lines = str(err).splitlines() if isinstance(err, OLMoDataFileError) else [str(err)]
             print(f"error{where}: " + "\n".join(" ".join(line.split()) for line in lines), file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from olmo.checkpoints.stores import is_url
 from olmo.data.catalogue import writes_videos
 from olmo.data.moving_shapes import is_generated
 from olmo.distributed import World
-from olmo.exceptions import OLMoDataError, OLMoDataFileError
+from olmo.exceptions import OLMoDataError, OLMoDataFileError, OLMoMissingDataError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.preprocessor import build_llm_tokenizer
 from olmo.nn.flops import FlopCount, flops_for_batch, format_flops
@@ -73,9 +73,9 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
         try:
             here = cfg.with_overrides(["data.num_workers=0", "data.prefetch_factor=null"])
             return next(iter(build_loader(here, world, tokenizer=tokenizer, rows=rows)))
-        except OLMoDataFileError:
-            raise
         except OLMoDataError as err:
+            if isinstance(err, OLMoDataFileError) and not isinstance(err, OLMoMissingDataError):
+                raise
             missing = str(err).splitlines()[0].partition(";")[0].removesuffix(":")
     log.info("a synthetic batch of the configured shapes stands in for the data: %s", missing)
     return synthetic_batch(cfg, tokenizer, rows)
