@@ -148,12 +148,16 @@ def fullest_shape(cfg: TrainConfig) -> Shape:
     most = most if packing is None else packing.row_frames(most)
     while fits < most:
         middle = (fits + most + 1) // 2
-        try:
-            shape_of(cfg, middle)
-            fits = middle
-        except OLMoConfigurationError:
-            most = middle - 1
+        fits, most = (middle, most) if fits_a_row(cfg, middle) else (fits, middle - 1)
     return shape_of(cfg, fits)
+
+
+def fits_a_row(cfg: TrainConfig, frames: int) -> bool:
+    try:
+        tokens = shape_of(cfg, frames).tokens
+    except OLMoConfigurationError:  # where rows are padded to their length
+        return False
+    return cfg.data.sequence_length is None or tokens <= cfg.data.sequence_length
 
 
 def plan_table(plan: RankPlan) -> Table:
