@@ -109,7 +109,8 @@ def test_the_script_is_sound():
 def test_the_script_hands_on_words_and_status(cluster, tmp_path):
     """Arguments with spaces arrive whole, each rank knows its place, and a failure is the job's; nothing is requeued."""
     (env, requests), words = cluster, ["a b", "--c='d'"]
-    code = 'import os, sys; e = os.environ; os.write(1, f\'{e["RANK"]} {e["WORLD_SIZE"]} {e["MASTER_ADDR"]} {sys.argv[1:]}\\n\'.encode())'
+    told = '{e["RANK"]} {e["WORLD_SIZE"]} {e["MASTER_ADDR"]} {sys.argv[1:]}'
+    code = f"import os, sys; e = os.environ; os.write(1, (f'{told}' + chr(10)).encode())"
     (tmp_path / "rank.py").write_text(f"{code}\nsys.exit(3)")
     done = subprocess.run(["bash", SBATCH, tmp_path / "rank.py", *words], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 3 and not requests.read_text()

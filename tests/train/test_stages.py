@@ -15,6 +15,7 @@ from tests.train.command import records
 
 REPO = Path(__file__).resolve().parents[2]
 FEW = ["--data.moving_shapes.num_train=8", "--data.packing.buffer_size=4", "--num_workers=0", "--console_log_interval=1"]
+LONG = ["--max_duration=2", "--data.moving_shapes.num_train=4"]
 
 
 def follow(start: str, folder: Path, *more: str) -> str:
