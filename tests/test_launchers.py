@@ -124,8 +124,10 @@ def test_dry_run_of_every_named_config(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
     tiny = name.startswith("tiny")
     mixture = "moving_shapes" if tiny else "all-v5-video-academic-only"
-    assert launch(name, mixture, f"--save_folder={tmp_path}", "--model.mm_preprocessor.max_frames=8", "--dry_run") == 0
+    words = (f"--save_folder={tmp_path}", "--model.mm_preprocessor.max_frames=8", "--dry_run", "--fake_world=8")
+    assert launch(name, mixture, *words) == 0
     out = capsys.readouterr().out
+    assert "plan for 8 ranks" in out
     assert "dry run: nothing was trained" in out
     assert ("the tokenizer Qwen/" in out or "the tokenizer allenai/" in out) is not tiny
     assert not list(tmp_path.iterdir())

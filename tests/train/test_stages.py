@@ -15,6 +15,7 @@ from tests.train.command import records
 
 REPO = Path(__file__).resolve().parents[2]
 FEW = ["--data.moving_shapes.num_train=8", "--data.packing.buffer_size=4", "--num_workers=0", "--console_log_interval=1"]
+PLANS = [c for c in commands(REPO / "docs/stages.md") if c.endswith("--dry_run --fake_world 8")]
 LONG = ["--max_duration=2", "--data.moving_shapes.num_train=4"]
 
 
@@ -31,6 +32,22 @@ def follow(start: str, folder: Path, *more: str) -> str:
 
 def weights(run: Path) -> dict:
     return model_tensors(load_model(select_checkpoint(run)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PLANS, ids=[shlex.split(c)[2] for c in PLANS])
+def test_the_plan_of_a_large_stage(command, tmp_path):
+    """As it stands, at its full lengths, without data and weights."""
+    assert len(PLANS) == 3
+    env = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "MOLMO_DATA_DIR": str(tmp_path), "COLUMNS": "150"}
+    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+    done = subprocess.run(words, cwd=REPO, env=env, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    name, out = shlex.split(command)[2], done.stdout
+    tokens = 2_536 if name.endswith("pretrain") else 36_864
+    assert re.search(rf"tokens of all ranks\W+{128 * tokens:,} ", out) and "dry run: nothing was trained" in out
+    frames = int(re.search(r"│   0 │ +(\d+) │", out)[1])
+    assert frames % (16 if name.endswith("pretrain") else 384) == 0, "videos as long as they may be"
 
 
 @pytest.mark.slow
