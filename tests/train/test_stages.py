@@ -22,7 +22,10 @@ LONG = ["--max_duration=2", "--data.moving_shapes.num_train=4"]
 def follow(start: str, folder: Path, *more: str) -> str:
     """Run the documented command that begins like this, with a few steps on a few examples; returns what it printed."""
     (command,) = (c for c in commands(REPO / "docs/stages.md") if c.startswith(start))
-    run = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run", "--rdzv-endpoint=localhost:0"]}
+    run = {
+        "python": [sys.executable],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"],
+    }
     words = [part for word in shlex.split(command) for part in run.get(word, [word])]
     env = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "MOLMO_DATA_DIR": str(folder / "data")}
     done = subprocess.run([*words, *FEW, *more], cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=400)
