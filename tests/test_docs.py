@@ -58,16 +58,33 @@ def check_train(command: str, tmp_path: Path) -> None:
     text = (checkpoint / "model.yaml").read_text()
     (checkpoint / "config.yaml").write_text("model:\n" + "".join(f"  {line}\n" for line in text.splitlines()))
     (checkpoint / "model.pt").touch()
-    _, words = program_words(command.replace("/path/to/pretrained/model", str(checkpoint)))
+    _, words = program_words(re.sub(r"/path/to/pretrained/model|(?<=\.py )runs/\S+", str(checkpoint), command))
     args, overrides = sft.parse(words)
     config = sft.build_train_config(args, overrides)
-    config.validate(world_size=1)
+    config.validate(args.fake_world or ranks_of(command))
     config.model.validate()
-    if "--use_temporal_video_olmo" in words:
+    if "--use_temporal_video_olmo" in words and "9686" in words:
         vit = config.model.vision_backbone.vit
         assert (vit.topk, vit.prune_at, str(vit.prune_method)) == (0.5, 3, "scorer")
         assert config.data.packing is not None and config.data.sequence_length == 9686
         assert (config.global_train_batch_size, config.device_train_microbatch_size, config.max_steps) == (64, 2, 6250)
+
+
+def ranks_of(command: str) -> int:
+    """How many ranks a command starts."""
+    found = re.match(r"torchrun (?:--nnodes (\d+) )?--nproc-per-node (\d+)|sbatch --nodes (\d+)", command)
+    if found is None:
+        return 1
+    nodes, here, under_slurm = found.groups()
+    return 8 * int(under_slurm) if under_slurm else int(nodes or 1) * int(here)
+
+
+def check_pretrain(command: str, tmp_path: Path) -> None:
+    """Words parse and the config is legal for as many ranks as are started."""
+    from olmo.train import pretrain
+
+    args, overrides = pretrain.parse(program_words(command)[1])
+    pretrain.build_train_config(args, overrides).validate(args.fake_world or ranks_of(command))
 
 
 def check_eval(command: str, tmp_path: Path) -> None:
@@ -232,9 +249,16 @@ def check_file(command: str, tmp_path: Path) -> None:
     assert (REPO / shlex.split(command)[-1]).is_file()
 
 
+LAUNCH = (
+    r"(python|torchrun (--nnodes \d+ )?--nproc-per-node \d+( --rdzv-(backend c10d|id \w+|endpoint \w+:\d+))*"
+    r"|sbatch --nodes \d+ scripts/slurm/train\.sbatch)"
+)
+"""Ways to start a training."""
+
 CHECKS = [
     (r"make [\w-]+( (TORCH_INDEX|DEMO_ARGS)=\S+)?", check_make),
-    (r"(torchrun --nproc-per-node \d+|python) launch_scripts/(train_image_video_sft|sft)\.py .*", check_train),
+    (rf"{LAUNCH} launch_scripts/(train_image_video_sft|sft)\.py .*", check_train),
+    (rf"{LAUNCH} launch_scripts/pretrain\.py .*", check_pretrain),
     (r"(torchrun --nproc-per-node \d+|python) launch_scripts/eval_molmo2\.py .*", check_eval),
     (r"python scripts/ask\.py .*", check_ask),
     (r"python scripts/readme_picture\.py .*", check_picture),

@@ -43,14 +43,17 @@ def meta_model(cfg: TrainConfig) -> ModelBase:
     return model
 
 
-def build_sharded_model(cfg: TrainConfig, world: World) -> ModelBase:
-    """The model with uninitialised parameters on this rank's device: frozen parts, checkpointing, compile, shards."""
+def build_sharded_model(cfg: TrainConfig, world: World, *, on_meta: bool = False) -> ModelBase:
+    """The model with uninitialised parameters on this rank's device: frozen parts, checkpointing, compile, shards.
+
+    `on_meta`: leave the parameters without memory, where nothing is to be computed with them.
+    """
     from olmo.models.molmo2.parallelize import parallelize_model
 
     model = meta_model(cfg)
     mesh = sharding_mesh(cfg.parallelism, world)
     bf16, compiler = cfg.uses_bf16(world.device), cfg.compiler(world.device)
-    if world.is_main:
+    if world.is_main and not on_meta:
         if cfg.precision == "amp_bf16" and not bf16:
             log.info("precision amp_bf16 needs a GPU: computing in fp32 on this CPU")
         if cfg.compile is not None and compiler is None:
@@ -63,7 +66,7 @@ def build_sharded_model(cfg: TrainConfig, world: World) -> ModelBase:
         compile_args=compiler.asdict() if compiler is not None else None,
         activation_checkpointing=cfg.recompute,
     )
-    return model.to_empty(device=world.device)
+    return model if on_meta else model.to_empty(device=world.device)
 
 
 def initialise_weights(cfg: TrainConfig, model: ModelBase, world: World, names: Iterable[str] | None = None) -> None:
