@@ -210,7 +210,7 @@ class TrainConfig(BaseConfig):
 
     def compiler(self, device: torch.device) -> CompilerConfig | None:
         """How this run compiles on that device; None = not at all. Sequences without a fixed length need dynamic shapes."""
-        if self.compile is None or device.type != "cuda":
+        if self.compile is None or device.type != "cuda" or self.parallelism.context_parallel_config.degree > 1:
             return None
         return self.compile if self.data.sequence_length is not None else replace(self.compile, dynamic=True)
 

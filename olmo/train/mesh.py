@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from olmo.config import BaseConfig
@@ -58,3 +59,12 @@ def sharding_mesh(cfg: ParallelismConfig, world: World) -> DeviceMesh | None:
     if replicas == 1:
         return init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("shard",))
     return init_device_mesh(world.device.type, (replicas, world.size // replicas), mesh_dim_names=("replicate", "shard"))
+
+
+def context_group(cfg: ParallelismConfig, world: World) -> ProcessGroup | None:
+    """The ranks that share this rank's sequences; None = it has them alone. Builds process groups, so every rank must call it."""
+    degree = cfg.context_parallel_config.degree
+    if degree == 1:
+        return None
+    mesh = init_device_mesh(world.device.type, (cfg.data_ranks(world.size), degree), mesh_dim_names=("data", "context"))
+    return mesh["context"].get_group()

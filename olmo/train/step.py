@@ -96,6 +96,8 @@ class TrainStep:
         self.pad_to = cfg.data.sequence_length if compiler is not None and not compiler.dynamic else None
         """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
         self.trained = cfg.trained
+        self.degree = cfg.parallelism.context_parallel_config.degree
+        """Ranks that have the same rows and share the work on them."""
         self.count_flops = False
         """Whether results carry FLOPs; counting reads every id of the batch on the host."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
@@ -122,7 +124,7 @@ class TrainStep:
         whether any does."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        total = all_reduce_sum(loss_weight(batch).to(self.world.device))
+        total = all_reduce_sum(loss_weight(batch).to(self.world.device)) / self.degree
         micro = list(self.micro_batches(batch))
         sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.world.device)
         host = dict.fromkeys(_SUMS, 0)
@@ -155,7 +157,9 @@ class TrainStep:
         # Everything is under way on the device; from here on the host may wait for it.
         host["stop"] = int(wish())
         sums += torch.tensor([host[k] for k in _SUMS], dtype=torch.float64).to(self.world.device)
-        return self._read(all_reduce_sum(sums), total, norms, len(micro), step, extra)
+        sums = all_reduce_sum(sums)
+        sums[4:] /= self.degree  # what the ranks counted of rows that they share; of the first four each had a part
+        return self._read(sums, total, norms, len(micro), step, extra)
 
     def _read(self, sums: torch.Tensor, total: torch.Tensor, norms: dict, num_micro: int, step: int, extra: dict) -> StepResult:
         packed = torch.cat([sums, total[None], *(n.detach().double()[None] for n in norms.values())]).tolist()
