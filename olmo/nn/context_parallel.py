@@ -55,10 +55,12 @@ class ContextParallel:
         assert len(x) == counts[self.rank]
         return _Gather.apply(x, self.group, tuple(counts), self.rank)
 
-    def check_same(self, batch: Batch) -> None:
-        """Refuse to go on with different batches, say because one rank could not decode a clip; of a batch on the host."""
+    def check_same(self, batch: Batch, device: torch.device) -> None:
+        """Refuse to go on where the ranks have different batches, say because one of them could not decode a clip.
+
+        batch: still on the host; `device`: where the group can talk.
+        """
         own = zlib.crc32(repr(batch.layout).encode(), zlib.crc32(batch.input_ids.contiguous().numpy().tobytes()))
-        device = "cpu" if dist.get_backend(self.group) == "gloo" else torch.device("cuda", torch.cuda.current_device())
         found = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.degree)]
         dist.all_gather(found, torch.tensor([own], device=device), group=self.group)
         if len(set(torch.cat(found).tolist())) > 1:

@@ -23,8 +23,32 @@ from olmo.nn.pruning_methods import CellScores
 from olmo.nn.pruning_plan import PrunableVideo, PruningPlan
 
 
+class AllFrames:
+    """The share of a process that has no others: everything is here already."""
+
+    lent = 0
+
+    def __init__(self, plan: PruningPlan):
+        self.plan = plan
+
+    def of(self, part: PruningPlan) -> PruningPlan:
+        return part
+
+    def everywhere(self, answer: CellScores, part: PruningPlan, dtype: torch.dtype) -> CellScores:
+        return answer
+
+    def own_rows(self, x: Tensor) -> Tensor:
+        return x
+
+    def settle(self, keep: Tensor | None) -> None:
+        pass
+
+    def to_pack(self, keep: Tensor) -> tuple[Tensor, int, int]:
+        return keep, *self.plan.slots
+
+
 class FrameShare:
-    """The share of one rank. F = frames of the batch, padding included.
+    """The share of one rank of a group. F = frames of the batch, padding included.
 
     A rank that gets none computes one frame for nothing: sharded weights need every rank in every collective.
     """
@@ -48,6 +72,7 @@ class FrameShare:
         self.lent = int(any(self.own[0] in v[1:] for v in videos)) if self.own else 0
         """1 if the frame before the own ones is computed as well, up to the scores."""
         self.frames = [self.own[0] - 1, *self.own] if self.lent else self.own or [next(iter(sum(shares, [])), 0)]
+        """Frames that are computed here."""
         owner = {f: rank for rank, share in enumerate(shares) for f in share}
         host = torch.tensor([owner.get(f, 0) for f in range(images.shape[0] * self.frames_per_row)] + self.frames)
         self.owner, self.index = host.to(images.device, non_blocking=True).split([len(host) - len(self.frames), len(self.frames)])
@@ -56,54 +81,70 @@ class FrameShare:
         prunable = [owner[f] for video in videos for f in video]
         self.prunable = [prunable.count(rank) for rank in range(context.degree)]
         """Frames of every rank that are up for pruning."""
+        self.keep_rows: Tensor | None = None
+        """[B, P] bool, kept rows of `token_pooling`, once settled."""
         self.cells: list[int] = []
-        """Kept cells of every rank, once read."""
+        """Kept cells of every rank, once settled."""
+
+    # -- up to the scores
 
     def take(self, x: Tensor) -> Tensor:
         """The frames computed here of x [F, ...]."""
         return x.index_select(0, self.index)
 
-    def gather_scores(self, answer: CellScores | None, num_cells: int, dtype: torch.dtype) -> CellScores:
+    def of(self, part: PruningPlan) -> PruningPlan:
+        """What is computed here of the plan of the batch."""
+        return self.plan
+
+    def everywhere(self, answer: CellScores | None, part: PruningPlan, dtype: torch.dtype) -> CellScores:
         """The answer for all prunable frames of the batch from those of the ranks (None: there is no prunable frame here)."""
+        dtype = torch.promote_types(dtype, torch.float32)
         if answer is None:
-            rows = torch.zeros(0, num_cells + 1, dtype=dtype, device=self.index.device)
+            rows = torch.zeros(0, part.cells.num_cells + 1, dtype=dtype, device=self.index.device)
         else:
-            protected = torch.zeros_like(answer.scores[:, :1]) if answer.protected is None else answer.protected[:, None]
-            rows = torch.cat([answer.scores.detach(), protected.to(answer.scores.dtype)], dim=1).to(dtype)[self.lent :]
+            protected = torch.zeros_like(answer.scores[:, 0], dtype=torch.bool) if answer.protected is None else answer.protected
+            rows = torch.cat([answer.scores.detach().to(dtype), protected[:, None].to(dtype)], dim=1)[self.lent :]
         found = self.context.gather(rows, self.prunable)
         return CellScores(found[:, :-1], found[:, -1] > 0)
 
-    def prunable_here(self, x: Tensor) -> Tensor:
-        """The rows of this rank's own frames in x [P, ...], which has one for every prunable frame of the batch."""
+    def own_rows(self, x: Tensor) -> Tensor:
+        """The rows of this rank's frames in x [P, ...], which has one for every prunable frame of the batch."""
         return x.split(self.prunable)[self.context.rank]
 
-    def read(self, keep: Tensor | None) -> int:
-        """Find out how many cells every rank keeps (`cells`), and how many patches there are in this one's frames. keep: [F, N]."""
+    # -- from the keep mask on
+
+    def settle(self, keep: Tensor | None) -> int:
+        """Find out how many cells every rank keeps, and how many patches there are in this one's frames. keep: [F, N]."""
         self.keep_rows = kept_rows(self.token_pooling, keep)
-        frame = torch.div(self.token_pooling.amax(-1).clamp(min=0), self.num_patches, rounding_mode="floor")  # [B, P]
-        frame = frame + torch.arange(len(frame), device=frame.device)[:, None] * self.frames_per_row
-        owner = self.owner[frame]
-        self.own_rows = self.keep_rows & (owner == self.context.rank)
-        kept = self.keep_rows.flatten()
-        cells = torch.zeros(self.context.degree, dtype=torch.int64, device=kept.device).index_add_(0, owner.flatten(), kept.long())
-        before = torch.where(kept, owner.flatten(), 0).cummax(0).values
-        disorder = (kept & (owner.flatten() < before)).sum()
-        patches = self.own_patches(keep).sum() if keep is not None else disorder
+        kept, owner = self.keep_rows.flatten(), self.owner_of_cells().flatten()
+        cells = torch.zeros(self.context.degree, dtype=torch.int64, device=kept.device).index_add_(0, owner, kept.long())
+        disorder = (kept & (owner < torch.where(kept, owner, 0).cummax(0).values)).sum()
+        patches = disorder if keep is None else self.own_patches(keep).sum()
         *self.cells, disorder, patches = torch.cat([cells, torch.stack([disorder, patches])]).tolist()
         if disorder:
-            raise OLMoDataError("the rows of token_pooling do not follow the order of the frames, so frames cannot be shared among ranks")
+            raise OLMoDataError("the rows of token_pooling do not follow the order of the frames, so ranks cannot share the frames")
         return patches
 
+    def owner_of_cells(self) -> Tensor:
+        """[B, P] rank that has the frames of every row of `token_pooling`."""
+        frame = torch.div(self.token_pooling.amax(-1).clamp(min=0), self.num_patches, rounding_mode="floor")
+        start = torch.arange(len(frame), device=frame.device)[:, None] * self.frames_per_row
+        return self.owner[frame + start]
+
     def own_patches(self, keep: Tensor) -> Tensor:
-        """keep [F, N] of this rank's own frames (of the one that is computed for nothing: False)."""
+        """keep [F, N] of this rank's frames (of one that is computed for nothing: False)."""
         return keep.index_select(0, self.index[self.lent :]) & bool(self.own)
 
-    def packed(self, keep: Tensor) -> tuple[Tensor, int]:
+    def to_pack(self, keep: Tensor) -> tuple[Tensor, int]:
         """(own part of keep [F, N], how many patches that is). Where nothing is kept, one frame is, for nothing."""
-        here, patches = self.own_patches(keep), self.read(keep)
+        here, patches = self.own_patches(keep), self.settle(keep)
         if not patches:
             here[0] = True
         return here, patches or self.num_patches
+
+    def own_cells(self) -> tuple[Tensor, int]:
+        """(bool [B, P], number): the kept rows of `token_pooling` in this rank's frames."""
+        return self.keep_rows & (self.owner_of_cells() == self.context.rank), self.cells[self.context.rank]
 
     def position(self, keep: Tensor | None) -> Tensor:
         """[F * N] which row of the patches computed here holds each own patch; `keep` [F, N]: those that are not kept were not packed."""

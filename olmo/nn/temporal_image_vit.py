@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from olmo.budget import cells_within_budget
 from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
-from olmo.nn.frame_shares import FrameShare
+from olmo.nn.frame_shares import AllFrames, FrameShare
 from olmo.nn.image_vit import ImageVit, SiglipVisionTransformer, VisionBackboneType, VitAttention, VitConfig, trunc_normal_fan_in
 from olmo.nn.pruning_methods import METHODS, CellScores, neighbour_similarity, select
 from olmo.nn.pruning_plan import CellGrid, PruningPlan, cell_grid
@@ -246,29 +246,28 @@ class TemporalVit(SiglipVisionTransformer):
     def forward(self, x: Tensor, layers: Sequence[int], plan: PruningPlan, share: FrameShare | None = None) -> PrunedPatches:
         """x: [F, N, px] normalised patches; `layers`: blocks whose outputs are concatenated; `share`: x are its frames, and the result is
         about its own frames but for `keep` and `scores`, which are about all."""
+        share = AllFrames(plan) if share is None else share
         config, last = self.config, max(layers)
         decide_at = last if config.prune_method == PruneMethod.evs else config.prune_at
         hidden = dict.fromkeys(layers)  # outputs of these blocks, [F, N, D]; the others are forgotten at once
         x = self.run(self.embed(x), range(decide_at + 1), hidden)
         if not plan.parts:
             idle = self.idle_scorer(x)
-            if share is not None:
-                share.read(None)
+            share.settle(None)
             self.run(x, range(decide_at + 1, last + 1), hidden)
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
             return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(len(x)))
 
         keep, key_bias, similarity, idle, scores = None, None, None, None, {}
         for part in plan.parts:  # fast frames have cells and a budget of their own
-            here = part if share is None else share.plan
+            here = share.of(part)
             if here.videos:
                 # [P, N, D]; no copy, which training would have to keep, where that is every frame
                 prunable = x if sum(here.frame_counts) == here.num_frames else x.index_select(0, here.on_device.frames)
-                answer = own_answer = self.decide(prunable, here)
+                own_answer = self.decide(prunable, here)
             else:
                 own_answer, idle = None, self.idle_scorer(x)
-            if share is not None:
-                answer = share.gather_scores(own_answer, part.cells.num_cells, torch.promote_types(x.dtype, torch.float32))
+            answer = share.everywhere(own_answer, part, x.dtype)
             keep_prunable = select(answer, part)  # [P, C]
             keep_cells = x.new_ones(part.num_frames, part.cells.num_cells, dtype=torch.bool)
             keep_cells.index_copy_(0, part.on_device.frames, keep_prunable)
@@ -284,11 +283,10 @@ class TemporalVit(SiglipVisionTransformer):
             if self.training and config.has_scorer:
                 similarity = neighbour_similarity(prunable, here.cells)
             if own_answer.match is not None:
-                keep_here = keep_prunable if share is None else share.prunable_here(keep_prunable)
-                x = x.index_copy(0, here.on_device.frames, merge(prunable, keep_here, own_answer.match, here))
+                x = x.index_copy(0, here.on_device.frames, merge(prunable, share.own_rows(keep_prunable), own_answer.match, here))
                 hidden |= {decide_at: x} if decide_at in hidden else {}
         found = {"idle_scorer_pass": idle, "similarity": similarity, **scores}
-        if share is not None and share.lent:  # from here on frames are on their own
+        if share.lent:  # from here on frames are on their own
             x, key_bias = x[share.lent :], key_bias[share.lent :]
             hidden = {i: None if h is None else h[share.lent :] for i, h in hidden.items()}
         resume = decide_at + 1
@@ -297,12 +295,11 @@ class TemporalVit(SiglipVisionTransformer):
             x = self.run(x, biased, hidden, key_bias=key_bias)
             resume = biased.stop
         if not config.packs:
-            if share is not None:
-                share.read(keep)
+            share.settle(keep)
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
             return PrunedPatches(patches, keep, None, metrics=packing_metrics(len(x)), **found)
 
-        to_pack = (keep, *plan.slots) if share is None else share.packed(keep)
+        to_pack = share.to_pack(keep)
         if config.packing == Packing.first_fit:
             packing = FirstFitPacking(*to_pack, refill=config.refill_lone_frames)
         else:

@@ -235,7 +235,7 @@ class MolmoVisionBackbone(nn.Module):
         patches = self.mark_padding(patches, image_masks)
         kept = tuple(row.num_pooled for row in layout)
         if share is not None:
-            share.read(None)
+            share.settle(None)
             return VisionOutput(self.connect_share(patches, share, None), None, kept)
         totals = sum(kept), sum(row.num_fast_cells for row in layout)
         keep = kept_rows(token_pooling)  # [B, P]
@@ -306,15 +306,17 @@ class MolmoVisionBackbone(nn.Module):
         return torch.empty_like(features).index_copy(0, place[torch.cat(order)], features)
 
     def connect_share(self, patches: Tensor, share: FrameShare, packed: Tensor | None) -> Tensor:
-        """Features of all kept cells, as `connect_rows`, where each rank has the patches of its own frames (`packed`: [F, N], those of
-        all ranks that were not dropped before they were packed)."""
-        pooling, count = share.token_pooling, share.cells[share.context.rank]
+        """Features of all kept cells, as `connect_rows`, where every rank of a group has the patches of its own frames.
+
+        `packed`: [F, N], patches of all ranks that were packed; None = nothing was.
+        """
+        keep, count = share.own_cells()
         if count:
-            patches_per_row = share.frames_per_row * share.num_patches
-            features = self.connect_rows(patches, pooling, share.own_rows, (count, 0), patches_per_row, position=share.position(packed))
+            patches_per_row, position = share.frames_per_row * share.num_patches, share.position(packed)
+            features = self.connect_rows(patches, share.token_pooling, keep, (count, 0), patches_per_row, position=position)
         else:
             # a cell for nothing: sharded weights need every rank in every collective
-            features = self.connect(patches, torch.zeros_like(pooling[0, :1], dtype=torch.int64))[:0]
+            features = self.connect(patches, torch.zeros_like(share.token_pooling[0, :1]).long())[:0]
         return share.context.gather(features, share.cells)
 
     def connect(self, patches: Tensor, cells: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """How the ranks of a run are laid out: replicas of the model, shards within a replica, and the data that each rank reads."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -8,6 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from olmo.config import BaseConfig
 from olmo.distributed import World, initialized
 from olmo.exceptions import OLMoConfigurationError
+from olmo.nn.context_parallel import check_heads
 
 
 @dataclass
@@ -15,7 +17,7 @@ class ContextParallelConfig(BaseConfig):
     """Sharing every sequence among neighbouring ranks, which then read the same data."""
 
     degree: int = 1
-    """Ranks per sequence."""
+    """Ranks per sequence; must divide the heads and the key/value heads of the language model."""
 
 
 @dataclass
@@ -39,6 +41,26 @@ class ParallelismConfig(BaseConfig):
                 f"{world_size} ranks cannot be divided into parallelism.data_parallel_replicate_degree={replicas} copies of the model "
                 f"with parallelism.context_parallel_config.degree={context} ranks per sequence: the number of ranks must be a multiple "
                 f"of {replicas * context}"
+            )
+
+    def check_model(self, model: Any) -> None:
+        """Refuse a model whose sequences cannot be shared by so many ranks."""
+        degree = self.context_parallel_config.degree
+        if degree == 1:
+            return
+        check_heads(degree, model.llm.n_heads, model.llm.kv_heads)
+        if model.vision_backbone is None:
+            return
+        vit, mode = model.vision_backbone.vit, model.mm_preprocessor.video.slow_fast.mode
+        if mode is not None:
+            raise OLMoConfigurationError(
+                f"parallelism.context_parallel_config.degree={degree} cannot go with model.mm_preprocessor.video.slow_fast.mode={mode}: "
+                "frames of two kinds are not divided among ranks"
+            )
+        if getattr(vit, "packs", False) and vit.packing == "first_fit" and vit.refill_lone_frames:
+            raise OLMoConfigurationError(
+                f"parallelism.context_parallel_config.degree={degree} cannot go with model.vision_backbone.vit.packing=first_fit and "
+                "refill_lone_frames=true, which make a frame depend on the others of its rank; set packing=auto or refill_lone_frames=false"
             )
 
     def data_ranks(self, world_size: int) -> int:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from olmo.exceptions import OLMoCliError
 from olmo.launch import CommandParser, raw_config, setup_logging
 
 DEFAULT_SEQ_LEN = 16384
@@ -36,7 +35,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
     parser.add_argument("--num_workers", type=int, help="data processes per rank (6)")
     parser.add_argument("--prefetch_factor", type=int, help="batches that each data process prepares ahead (4)")
     parser.add_argument("--model", choices=["video"], default="video", help="accepted for compatibility; there is one kind")
-    parser.add_argument("--cp_degree", type=int, default=1, help="sequences are not split over devices: only 1")
+    parser.add_argument("--cp_degree", type=int, help="ranks that share every sequence and its frames (1)")
     parser.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     parser.add_argument("--dry_run", action="store_true", help="build on the meta device, describe one batch and stop")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and more log lines")
@@ -45,10 +44,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
 
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
     """(flags, `key=value` overrides)."""
-    args, overrides = build_parser(prog).parse_with_overrides(argv)
-    if args.cp_degree != 1:
-        raise OLMoCliError(f"--cp_degree={args.cp_degree}: sequences are not split over devices here, only 1 is offered")
-    return args, overrides
+    return build_parser(prog).parse_with_overrides(argv)
 
 
 def published_defaults() -> dict[str, Any]:
@@ -161,6 +157,7 @@ def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
         "global_train_batch_size": args.global_batch_size,
         "device_train_microbatch_size": args.device_batch_size,
         "data.sequence_length": args.seq_len,
+        "parallelism.context_parallel_config.degree": args.cp_degree,
         "data.num_workers": args.num_workers,
         "data.prefetch_factor": args.prefetch_factor,
     }

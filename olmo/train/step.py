@@ -124,6 +124,8 @@ class TrainStep:
         whether any does."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.degree > 1:
+            self.model.context.check_same(batch, self.world.device)
         total = all_reduce_sum(loss_weight(batch).to(self.world.device)) / self.degree
         micro = list(self.micro_batches(batch))
         sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.world.device)

@@ -8,7 +8,6 @@ import torch
 from olmo.batch import Batch, MultimodalType, RowLayout
 from olmo.checkpoints import model_tensors
 from olmo.distributed import World, whole
-from olmo.nn.temporal_vision_backbone import TemporalVisionBackbone
 from olmo.train import build
 from olmo.train.config import TrainConfig
 from olmo.train.mesh import ContextParallelConfig, ParallelismConfig
@@ -29,6 +28,8 @@ class Case:
     run: dict = field(default_factory=dict)
     images: tuple[int, ...] = ()
     """Lengths of the videos that are taken for images."""
+    still: bool = False
+    """All frames of the batch show the same."""
 
 
 LONG, SHORT, TREE = Example(5, (6,), 1), Example(2, (3,), 2), Example(3, (4, 3, 5), 3)
@@ -40,7 +41,9 @@ CASES = {
     "causal, untied, one micro-batch of two rows": Case(
         VIDEOS * 2, dict(bi_directional_attn=None, llm=HEADS | dict(weight_tying=False)), dict(device_train_microbatch_size=2)
     ),
+    "four rows": Case((*VIDEOS, (TREE,), (Example(0, (9,), 7), SHORT))),
     "recomputed": Case(VIDEOS, dict(llm=HEADS | dict(activation_checkpoint="whole_layer"))),
+    "equal scores": Case(VIDEOS, still=True),
     "few frames": Case(((Example(1, (4,), 5),), (Example(2, (6,), 6),))),
     "text beside video": Case(((LONG,), (Example(0, (9,), 7),))),
     "text alone": Case(((Example(0, (9, 4), 7),), (Example(0, (5,), 8),))),
@@ -61,6 +64,8 @@ def as_images(row: RowLayout, lengths: tuple[int, ...]) -> RowLayout:
 
 def rows_of(case: Case, part: slice) -> Batch:
     made = batch(*(list(row) for row in case.rows[part]))
+    if case.still:
+        made.images[:] = torch.randint(0, 256, made.images.shape[2:], generator=torch.Generator().manual_seed(9))
     return replace(made, layout=tuple(as_images(row, case.images) for row in made.layout))
 
 
@@ -87,9 +92,13 @@ def first_step(name: str, world: World, degree: int = 1, replicas: int = 1) -> d
     parallelism = ParallelismConfig(replicas, ContextParallelConfig(degree))
     step = make_step(case, world, parallelism)
     kept = []
-    for module in step.model.modules():
-        if isinstance(module, TemporalVisionBackbone):
-            module.register_forward_hook(lambda _, args, out: kept.append(out.keep_rows))
+
+    def note(module, args, out) -> None:
+        rows = [None] * len(out.kept_per_row) if out.keep_rows is None else out.keep_rows
+        kept.extend(None if row is None else row.nonzero()[:, 0].tolist() for row in rows)
+
+    if step.model.vision_backbone is not None:
+        step.model.vision_backbone.register_forward_hook(note)
     rows = len(case.rows) // parallelism.data_ranks(world.size)
     first = parallelism.data_rank(world.rank) * rows
     result = step(rows_of(case, slice(first, first + rows)), 1)
@@ -101,16 +110,9 @@ def first_step(name: str, world: World, degree: int = 1, replicas: int = 1) -> d
     }
 
 
-def run(world: World, folder: Path, layouts: dict[str, dict[str, int]]) -> None:
-    """Every case in every layout of these ranks."""
-    run_some(world, folder, (layouts, CASES))
-
-def run_some(world, folder, argument):
-    import time
-    layouts, names = argument
-    for layout, degrees in layouts.items():
+def run(world: World, folder: Path, layouts: dict[str, tuple[dict[str, int], list[str]]]) -> None:
+    """The cases of every layout of these ranks."""
+    for layout, (degrees, names) in layouts.items():
         for name in names:
-            t = time.time()
             found = first_step(name, world, **degrees)
             torch.save(found, folder / f"{layout}-{name}-{world.rank}.pt")
-            if world.is_main: print(layout, name, time.time() - t, flush=True)
