@@ -41,14 +41,18 @@ class ContextParallel:
     def to_heads(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All heads of a part of the tokens, each [B, heads, S / degree, hd], to all tokens of a part of the heads
         [B, heads / degree, S, hd]. One exchange for all three."""
-        received = _Exchange.apply(pack_heads((q, k, v), self.degree), self.group)
+        received = self.exchange(pack_heads((q, k, v), self.degree))
         return unpack_heads(received, [t.shape[1] // self.degree for t in (q, k, v)])
 
     def to_tokens(self, x: Tensor) -> Tensor:
         """All tokens of a part of the heads [B, heads / degree, S, hd] to all heads of a part of the tokens."""
-        return unpack_tokens(_Exchange.apply(pack_tokens(x, self.degree), self.group))
+        return unpack_tokens(self.exchange(pack_tokens(x, self.degree)))
 
-    # -- rows of which every rank has some
+    # -- what the ranks tell each other
+
+    def exchange(self, x: Tensor) -> Tensor:
+        """x [degree, ...]: entry i goes to rank i, and entry i of the result came from there."""
+        return _Exchange.apply(x, self.group)
 
     def gather(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """The rows of all ranks in their order: x [counts[rank], ...] to [sum(counts), ...]."""
@@ -101,7 +105,7 @@ def unpack_tokens(received: Tensor) -> Tensor:
 
 
 class _Exchange(torch.autograd.Function):
-    """x [degree, ...]: entry i goes to rank i, and entry i of the result came from there. Its own transpose."""
+    """Its own transpose."""
 
     @staticmethod
     def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:
