@@ -65,9 +65,8 @@ class ContextParallel:
         batch: still on the host; `device`: where the group can talk.
         """
         own = zlib.crc32(repr(batch.layout).encode(), zlib.crc32(batch.input_ids.contiguous().numpy().tobytes()))
-        found = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.degree)]
-        dist.all_gather(found, torch.tensor([own], device=device), group=self.group)
-        if len(set(torch.cat(found).tolist())) > 1:
+        found = self.gather(torch.tensor([own], device=device), [1] * self.degree)
+        if len(set(found.tolist())) > 1:
             raise OLMoDataError(
                 "ranks that share their sequences have read different rows, as happens when one of them cannot read a clip that the "
                 "others can; the run stops here and can be continued from its last checkpoint (a longer data.decode_timeout may help)"

@@ -49,10 +49,6 @@ CASES = {
     "text alone": Case(((Example(0, (9, 4), 7),), (Example(0, (5,), 8),))),
     "images": Case(((SHORT, LONG), (TREE, SHORT)), images=(2, 3)),
     "no scorer": Case(VIDEOS, dict(temporal=False)),
-    "bias only": Case(VIDEOS, dict(vit=dict(pruning_in_scorer=False))),
-    "first fit": Case(VIDEOS, dict(vit=dict(packing="first_fit", refill_lone_frames=False))),
-    "easy": Case(VIDEOS, dict(vit=dict(prune_method="easy"))),
-    "evs": Case(VIDEOS, dict(vit=dict(prune_method="evs"))),
     "tome": Case(VIDEOS, dict(vit=dict(prune_method="tome"))),
     "frozen vision": Case(VIDEOS, run=dict(ft_vit=False, ft_connector=False)),
 }

@@ -11,7 +11,7 @@ from tests.train.shared_sequences import CASES, first_step, run
 HARD = ["branches, packed", "nothing removed", "nearly all removed", "equal scores", "few frames", "text beside video", "images", "tome"]
 LAYOUTS = {
     "two ranks per sequence": (2, dict(degree=2), list(CASES)),
-    "four ranks per sequence": (4, dict(degree=4), [*HARD, "text alone", "no scorer", "first fit"]),
+    "four ranks per sequence": (4, dict(degree=4), [*HARD, "text alone", "no scorer"]),
     "two sequences on two ranks each": (4, dict(degree=2), ["branches, packed", "text beside video", "few frames", "four rows"]),
     "two copies of the model": (4, dict(replicas=2), ["four rows"]),
     "two copies of two ranks per sequence": (4, dict(degree=2, replicas=2), ["branches, packed", "four rows"]),
