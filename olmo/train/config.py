@@ -228,8 +228,9 @@ class TrainConfig(BaseConfig):
         return self.precision == Precision.amp_bf16 and device.type == "cuda"
 
     def compiler(self, device: torch.device) -> CompilerConfig | None:
-        """How this run compiles on that device; None = not at all. Sequences without a fixed length need dynamic shapes."""
-        if self.compile is None or device.type != "cuda":
+        """How this run compiles on that device; None = not at all (as where ranks share sequences). Sequences without a fixed length
+        need dynamic shapes."""
+        if self.compile is None or device.type != "cuda" or self.parallelism.context_parallel_config.degree > 1:
             return None
         return self.compile if self.data.sequence_length is not None else replace(self.compile, dynamic=True)
 
@@ -259,6 +260,7 @@ class TrainConfig(BaseConfig):
         self.data.check()
         self.evaluation.check()
         self.parallelism.check(world_size)
+        self.parallelism.check_model(self.model)
         self.duration.check(self)
         self.rows_per_rank(world_size)
         length, limit = self.data.sequence_length, self.model.llm.max_sequence_length

@@ -78,7 +78,7 @@ RETIRED = {
     "data.max_text_seq_len": Retired((None,)),
     "data.persistent_workers": _ANY,
     "data.enable_variable_sized_token_pooling": _ANY,
-    "data.packing.cp_world_size": Retired((1,), "sequences are not split over devices"),
+    "data.packing.cp_world_size": _ANY,
     "data.packing.mode": Retired(("dynamic_solver",)),
     "data.packing.track_packing_state": _ANY,
     "fsdp.fsdp2": Retired((True,)),

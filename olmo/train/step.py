@@ -110,6 +110,8 @@ class TrainStep:
         self.pad_to = cfg.data.sequence_length if compiler is not None and not compiler.dynamic else None
         """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
         self.trained = cfg.trained
+        self.degree = cfg.parallelism.context_parallel_config.degree
+        """Ranks that have the same rows and share the work on them."""
         self.count_flops = False
         """Whether results carry FLOPs; counting reads every id of the batch on the host."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
@@ -150,7 +152,9 @@ class TrainStep:
         random = random_state()
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        total = all_reduce_sum(loss_weight(batch).to(self.world.device))
+        if self.degree > 1:
+            self.model.context.check_same(batch, self.world.device)
+        total = all_reduce_sum(loss_weight(batch).to(self.world.device)) / self.degree
         micro = list(self.micro_batches(batch))
         sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.world.device)
         host = dict.fromkeys(_SUMS, 0)
@@ -177,6 +181,7 @@ class TrainStep:
             group["lr"] = self.scheduler.learning_rate(group["group_name"], peak, step)
         host["stop"] = int(wish())
         sums = all_reduce_sum(sums + self._on_device([host[k] for k in _SUMS]))
+        sums[len(TERMS) :] /= self.degree  # what the ranks counted of rows that they share; of the terms each had a part
         common = torch.stack([*sums[: len(TERMS)], *(n.detach().double() for n in norms.values())])
         with record_function("optimizer"):
             update_if(self.optimizer, common.isfinite().all())
