@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from olmo.eval.metrics import METRICS
-from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
+from olmo.eval.report.figures import accuracy_bars, loss_curves
 from olmo.eval.report.page import PARTS, interval, named_rows, percent, points, write_page
 from olmo.eval.statistics import OVERALL, UNRELIABLE, Score, paired_difference, score
 from olmo.exceptions import OLMoDataError
 from olmo.inference.show import film_strip
 from olmo.nn.pruning_plan import CellGrid
+from olmo.pages.drawing import run_colours
 
 LOSS_KEY = "train/CrossEntropyLoss"
 
