@@ -12,6 +12,7 @@ from olmo.train.callbacks.evaluation import Evaluator
 from olmo.train.callbacks.garbage import GarbageCollector
 from olmo.train.callbacks.jsonl import JsonlLogger
 from olmo.train.callbacks.speed import SpeedMonitor
+from olmo.train.callbacks.tensorboard import TensorboardLogger
 from olmo.train.callbacks.wandb import WandbLogger
 from olmo.train.callbacks.wandb import wanted as wandb_wanted
 from olmo.train.config import TrainConfig
@@ -29,6 +30,7 @@ def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protect
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         WandbLogger(cfg.wandb) if wandb_wanted(cfg.wandb) else None,
+        None if cfg.tensorboard is None else TensorboardLogger(cfg.tensorboard),
         checkpointer,
         None if cfg.gen1_gc_interval is None else GarbageCollector(cfg.gen1_gc_interval),
     ]
