@@ -65,7 +65,7 @@ def read_curve(path: str | Path, key: str = LOSS_KEY) -> list[tuple[int, float]]
         with open(path, encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
-                if key in row:
+                if row.get(key) is not None:  # null = not finite
                     points[int(row["step"])] = float(row[key])
     except FileNotFoundError:
         raise OLMoDataError(f"there is no training log {path}") from None
