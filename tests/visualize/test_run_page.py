@@ -95,9 +95,11 @@ def test_only_what_is_new_is_read(tmp_path):
         assert log.read() and log.step == 3 and not log.read()
         file.write(json.dumps(record(4))[20:] + "\n")
     assert log.read() and log.curves["train/Accuracy"].arrays()[0].tolist() == [1, 2, 3, 4]
-    (folder / "new").write_text("".join(json.dumps(record(s)) + "\n" for s in (1, 2, 3)))
-    (folder / "new").replace(folder / "metrics.jsonl")
-    assert log.read() and log.curves["train/Accuracy"].arrays()[0].tolist() == [1, 2, 3]
+    for steps in ([1, 2, 3], [1, 2, 3, 4, 5, 6]):  # shorter than what was read, then longer
+        (folder / "new").write_text("".join(json.dumps(record(s, other=len(steps))) + "\n" for s in steps))
+        (folder / "new").replace(folder / "metrics.jsonl")
+        assert log.read()
+        assert log.curves["other"].arrays()[0].tolist() == steps and set(log.curves["other"].values) == {len(steps)}
 
 
 @pytest.mark.parametrize("line", ['{"step": 2', "[1]", '{"train/Accuracy": 1}', '{"step": "2"}'])
