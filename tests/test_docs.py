@@ -214,6 +214,18 @@ def check_eval_report(command: str, tmp_path: Path) -> None:
     build_parser().parse_args(program_words(command)[1])
 
 
+def check_plot_run(command: str, tmp_path: Path) -> None:
+    """Words parse; the page goes into the folder of a run that a command of the documents makes."""
+    from olmo.visualize.run_command import parse
+
+    words = program_words(command)[1]
+    runs = [word for word in words if word.startswith("runs/")]
+    assert runs and all(any(f"--save_folder={run}" in other.split() for _, other in COMMANDS) for run in runs)
+    for run in runs:
+        (tmp_path / run).mkdir(parents=True)
+    parse([str(tmp_path / word) if word in runs else word for word in words])
+
+
 def check_sweep(command: str, tmp_path: Path) -> None:
     from olmo.eval.sweep.command import parse
 
@@ -275,6 +287,7 @@ CHECKS = [
     (r"python scripts/data_doctor\.py .*", check_doctor),
     (r"python scripts/compare_evals\.py .*", check_comparison),
     (r"python scripts/eval_report\.py .*", check_eval_report),
+    (r"python scripts/plot_run\.py .*", check_plot_run),
     (r"python scripts/sweep\.py .*", check_sweep),
     (r"python scripts/judge\.py .*", check_judge),
     (r"python -m lmms_eval .*", check_lmms),
@@ -386,6 +399,8 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert (tmp_path / "runs/tiny/metrics.jsonl").is_file() and (tmp_path / "runs/tiny/step3/config.yaml").is_file()
     follow("docs/usage.md", "torchrun --nproc-per-node 2", *small)
     assert (tmp_path / "runs/two/step3/train/rank1.pt").is_file()
+    page = follow("docs/watching.md", "python scripts/plot_run.py runs/tiny runs/two")
+    assert "tiny up to step 3, two up to step 3" in page and "http-equiv" not in (tmp_path / "compared.html").read_text()
     (tmp_path / "runs/demo").mkdir()
     (tmp_path / "runs/demo/stts").symlink_to(tmp_path / "runs/tiny")
     follow("README.md", "python launch_scripts/eval_molmo2.py runs/demo/stts", "--data.moving_shapes.num_test=8", "--num_workers=0")

@@ -24,6 +24,7 @@ from olmo.train.config_blocks import (
     RuntimeData,
     SpeedMonitorConfig,
     StabilityConfig,
+    TensorboardConfig,
     WandbConfig,
 )
 from olmo.train.duration import Duration
@@ -127,6 +128,8 @@ class TrainConfig(BaseConfig):
     """amp_bf16: autocast on GPUs (CPUs always compute in fp32); null = fp32."""
     wandb: WandbConfig | None = field(default_factory=WandbConfig)
     """Weights & Biases."""
+    tensorboard: TensorboardConfig | None = None
+    """TensorBoard event files; null = none."""
     speed_monitor: SpeedMonitorConfig = field(default_factory=SpeedMonitorConfig)
     """Throughput numbers."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -274,6 +277,7 @@ class TrainConfig(BaseConfig):
             "save_interval_ephemeral": self.save_interval_ephemeral,
             "gen1_gc_interval": self.gen1_gc_interval,
             "wandb.log_interval": self.wandb.log_interval if self.wandb is not None else None,
+            "tensorboard.log_interval": self.tensorboard.log_interval if self.tensorboard is not None else None,
         }
         for key, value in positive.items():
             if value is not None and value < 1:

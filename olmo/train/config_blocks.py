@@ -85,6 +85,16 @@ class WandbConfig(BaseConfig):
 
 
 @dataclass
+class TensorboardConfig(BaseConfig):
+    """TensorBoard event files, beside the `metrics.jsonl` that is always written. Nothing that fails here stops a run."""
+
+    folder: str | None = None
+    """Where they go; null = `tensorboard` in the save folder."""
+    log_interval: int = 20
+    """Steps between two reports."""
+
+
+@dataclass
 class SpeedMonitorConfig(BaseConfig):
     """Throughput numbers."""
 

@@ -25,6 +25,7 @@ from olmo.train.optim import build_optimizer
 from olmo.train.saving import existing_steps, probe_save_folder
 from olmo.train.scheduler import Scheduler
 from olmo.train.start import Start, cannot_find_start, fetch_start, find_start
+from olmo.train.start_record import note_start
 from olmo.train.step import TrainStep, out_of_memory
 from olmo.train.trainer import Trainer
 from olmo.train.writing import clear_leftovers
@@ -88,6 +89,7 @@ def _train(cfg: TrainConfig, world: World, console: Any, command: str) -> str:
     )
     if not start.resumes:
         on_main(lambda: cfg.save(Path(cfg.save_folder) / "config.yaml"), cannot_write(cfg.save_folder))
+    note_start(cfg, world, start, trainer.state.step, command)
     return trainer.fit()
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from olmo.exceptions import OLMoCliError
 from olmo.launch import CommandParser, raw_config, setup_logging
 
 DEFAULT_SEQ_LEN = 16384

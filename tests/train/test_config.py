@@ -34,7 +34,7 @@ def test_rows_per_rank():
 
 LIMITS = [
     *("device_train_microbatch_size=0", "console_log_interval=0", "save_interval=0", "save_interval_ephemeral=0", "gen1_gc_interval=0"),
-    *("wandb.log_interval=0", "speed_monitor.window_size=0", "save_num_checkpoints_to_keep=-2"),
+    *("wandb.log_interval=0", "tensorboard.log_interval=0", "speed_monitor.window_size=0", "save_num_checkpoints_to_keep=-2"),
 ]
 
 
@@ -42,7 +42,7 @@ LIMITS = [
 def test_limits(setting):
     """Unchecked, three of them are a division by zero in the middle of a run."""
     with pytest.raises(OLMoConfigurationError, match=f"{setting}: must be"):
-        config(wandb={"project": "p"}).with_overrides([setting]).validate(1)
+        config(wandb={"project": "p"}, tensorboard={}).with_overrides([setting]).validate(1)
 
 
 def test_null_switches_off():

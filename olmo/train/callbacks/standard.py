@@ -16,6 +16,7 @@ from olmo.train.callbacks.outcome import OutcomeFile
 from olmo.train.callbacks.profiler import PythonProfiler, TorchProfiler
 from olmo.train.callbacks.speed import SpeedMonitor
 from olmo.train.callbacks.stability import StabilityMonitor
+from olmo.train.callbacks.tensorboard import TensorboardLogger
 from olmo.train.callbacks.wandb import WandbLogger
 from olmo.train.callbacks.wandb import wanted as wandb_wanted
 from olmo.train.callbacks.watchdog import Watchdog
@@ -37,6 +38,7 @@ def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protect
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         WandbLogger(cfg.wandb) if wandb_wanted(cfg.wandb) else None,
+        None if cfg.tensorboard is None else TensorboardLogger(cfg.tensorboard),
         TorchProfiler(cfg.save_folder) if cfg.torch_profiling else None,
         PythonProfiler(cfg.save_folder) if cfg.python_profiling else None,
         checkpointer,
