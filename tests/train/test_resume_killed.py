@@ -86,9 +86,11 @@ def two_rank_reference(shapes_folder, tmp_path_factory, repo):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("where", "background", "left"), [("__1_0.distcp", "false", 2), ("__1_0.distcp", "true", 2), ("forward", "true", 4)]
-)
+PART = "__1_0.distcp"
+"""What rank 1 writes of a checkpoint."""
+
+
+@pytest.mark.parametrize(("where", "background", "left"), [(PART, "false", 2), (PART, "true", 2), ("forward", "false", 4)])
 def test_resume_after_kill_of_one_of_two_ranks(two_rank_reference, tmp_path, repo, where, background, left):
     """Rank 1 dies in its part of the checkpoint of step 4, which rank 0 must not make one then, or in the middle of step 5.
 
