@@ -14,6 +14,7 @@ PACKAGE = REPO / "olmo"
 LEAFS = {
     "exceptions",
     "host_memory",
+    "leaving",
     "config",
     "config_files",
     "batch",
