@@ -37,8 +37,7 @@ def root_cause(err: str) -> dict[str, str]:
     ],
 )
 def test_fault_in_one_of_two_ranks(fault, cause, printed, shapes, tmp_path):
-    """Rank 0 waits in the middle of the step. Seen to fail (the first cause) when rank 0, which only lost its connection, leaves at
-    once, and (no cause in the table) without the file that torchrun reads."""
+    """Rank 0 waits in the middle of the step. Seen to fail (no cause in the table) without the file that torchrun reads."""
     done, seconds = run(tmp_path, fault)
     assert done.returncode == 1 and seconds < 60
     found = root_cause(done.stderr)
