@@ -1,10 +1,7 @@
 """Batches that are not finite, in whole runs: skipped, kept, and replayed to the same numbers; on one of two ranks, both decide alike."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,7 +16,7 @@ from olmo.train.config_blocks import NonFiniteConfig, NonFinitePolicy
 from olmo.train.optim import build_optimizer
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainingDiverged, TrainStep
-from tests.train.command import CONFIG, records, train
+from tests.train.command import records, train, two_ranks_with
 from tests.train.faulty import install
 from tests.train.ranks import ALONE, run_ranks
 from tests.train.test_nonfinite import batch_of, everything, poisoned
@@ -151,13 +148,9 @@ def test_fault_on_one_of_two_ranks_is_decided_by_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_fault_on_one_rank_of_the_command(shapes, tmp_path, repo, capsys):
+def test_fault_on_one_rank_of_the_command(shapes, tmp_path, capsys):
     """Two ranks of the command; rank 1's batch is replayed by one process to the very numbers that it had among two."""
-    words = [CONFIG, "moving_shapes", f"--save_folder={tmp_path}", "--use_temporal_video_olmo", "--device_batch_size=1", *RUN]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"PYTHONPATH": str(repo), "CUDA_VISIBLE_DEVICES": ""}
-    argv = [*torchrun, "-m", "tests.train.faulty", "huge_pixel", "2", "1", *map(str, words)]
-    done = subprocess.run(argv, env=environment, cwd=repo, capture_output=True, text=True, timeout=280)
+    done = two_ranks_with("huge_pixel", 2, 1, tmp_path, "--use_temporal_video_olmo", *RUN)
     assert done.returncode == 0, done.stderr
     assert [r["health/skipped_steps"] for r in records(tmp_path)] == [0, 1, 1]
     assert sorted(p.name for p in (tmp_path / "bad_batches").iterdir()) == ["step2-rank0.json", "step2-rank1.json", "step2-rank1.pt"]

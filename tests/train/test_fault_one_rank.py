@@ -1,26 +1,20 @@
 """What happens to one rank ends all of them soon, and the first cause is said last: with torchrun, as it is."""
 
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from olmo.leaving import EXIT_HUNG
-from tests.train.command import CONFIG
+from tests.train.command import two_ranks_with
 
 pytestmark = pytest.mark.slow
 
 
-def run(repo: Path, folder: Path, fault: str, *words: str) -> tuple[subprocess.CompletedProcess, float]:
-    """Two ranks with `fault` in step 2 of rank 1; also returns the seconds from the end of step 1 to the end of everything."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.train.faulty"]
-    train = [CONFIG, "moving_shapes", f"--save_folder={folder}", "--device_batch_size=1", "--max_duration=4", *words]
-    environment = os.environ | {"PYTHONPATH": str(repo), "CUDA_VISIBLE_DEVICES": ""}
-    argv = [*torchrun, fault, "2", "1", *map(str, train)]
-    done = subprocess.run(argv, env=environment, cwd=repo, capture_output=True, text=True, timeout=280)
+def run(folder: Path, fault: str, *words: str) -> tuple[subprocess.CompletedProcess, float]:
+    """`fault` in step 2 of rank 1; also returns the seconds from the end of step 1 to the end of everything."""
+    done = two_ranks_with(fault, 2, 1, folder, "--max_duration=4", *words)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
     return done, time.time() - (folder / "metrics.jsonl").stat().st_mtime
 
@@ -42,10 +36,9 @@ def root_cause(err: str) -> dict[str, str]:
         ("kill", "Signal 9 (SIGKILL) received by PID", None),
     ],
 )
-def test_fault_in_one_of_two_ranks(fault, cause, printed, shapes, tmp_path, repo):
-    """Rank 0 waits in the middle of the step. Seen to fail (the first cause) when rank 0, which only lost its connection, leaves at
-    once, and (no cause in the table) without the file that torchrun reads."""
-    done, seconds = run(repo, tmp_path, fault)
+def test_fault_in_one_of_two_ranks(fault, cause, printed, shapes, tmp_path):
+    """Rank 0 waits in the middle of the step. Seen to fail (no cause in the table) without the file that torchrun reads."""
+    done, seconds = run(tmp_path, fault)
     assert done.returncode == 1 and seconds < 60
     found = root_cause(done.stderr)
     assert found["rank"] == "1 (local_rank: 1)" and found["traceback"].startswith(cause)
@@ -53,9 +46,9 @@ def test_fault_in_one_of_two_ranks(fault, cause, printed, shapes, tmp_path, repo
     assert "error (rank 0): another rank is gone" in done.stderr
 
 
-def test_fault_data_loading_that_hangs_in_one_of_two_ranks(shapes, tmp_path, repo):
+def test_fault_data_loading_that_hangs_in_one_of_two_ranks(shapes, tmp_path):
     """Rank 0 waits in a collective, where no signal and no Python code reaches it; both leave their stacks, and rank 1 is the cause."""
-    done, seconds = run(repo, tmp_path, "sleep_for_ever", "--hang_timeout=15")
+    done, seconds = run(tmp_path, "sleep_for_ever", "--hang_timeout=15")
     assert done.returncode == 1 and seconds < 60
     found = root_cause(done.stderr)
     assert found["rank"] == "1 (local_rank: 1)" and found["exitcode"].startswith(str(EXIT_HUNG))

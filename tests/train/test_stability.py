@@ -101,9 +101,12 @@ def test_resume_of_the_counts():
         step(whole, n, loss)
         step(first, n, loss)
     second.load_state_dict(first.state_dict())
-    for n, loss in ((23, math.nan), (24, 9.0), (25, 2.0)):
-        assert step(second, n, loss) == step(whole, n, loss)
-    assert whole.state_dict() == second.state_dict() and whole.counts == {"skipped_steps": 2, "loss_spikes": 2, "grad_norm_spikes": 0}
+    assert step(second, 23, math.nan) == step(whole, 23, math.nan)
+    for m in (whole, second):
+        with pytest.raises(TrainingDiverged, match="3 steps in a row"):
+            step(m, 24, math.nan)
+    assert step(second, 25, 9.0) == step(whole, 25, 9.0)
+    assert whole.state_dict() == second.state_dict() and whole.counts == {"skipped_steps": 3, "loss_spikes": 2, "grad_norm_spikes": 0}
 
 
 @pytest.mark.parametrize(
