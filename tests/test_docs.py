@@ -142,6 +142,23 @@ def check_saving(command: str, tmp_path: Path) -> None:
     assert main(["--parameters=0", "--saves=2", f"--folder={tmp_path}"]) == 0
 
 
+def check_restart(command: str, tmp_path: Path) -> None:
+    """The words of the training that it starts are legal; the slow test in `tests/scripts` runs it."""
+    from olmo.train import sft
+    from scripts.measure_restart import build_parser, training_words
+
+    args = build_parser().parse_args(program_words(command)[1])
+    sft.build_train_config(*sft.parse(training_words(int(args.parameters), tmp_path))).validate(world_size=1)
+
+
+def check_golden(command: str, tmp_path: Path) -> None:
+    """What it writes without words is the file that `tests/train/test_golden_losses.py` reads."""
+    from scripts.golden_losses import FILE, STEPS, build_parser
+
+    args = build_parser().parse_args(program_words(command)[1])
+    assert (args.names, args.steps, args.out) == ([], STEPS, FILE) and FILE.is_file()
+
+
 def check_checkpoint(command: str, tmp_path: Path) -> None:
     from olmo.convert.command import build_parser
 
@@ -277,6 +294,8 @@ CHECKS = [
     (r"python scripts/compare_numerics\.py .*", check_numerics),
     (r"python scripts/checkpoint\.py .*", check_checkpoint),
     (r"python scripts/measure_saving\.py .*", check_saving),
+    (r"python scripts/measure_restart\.py .*", check_restart),
+    (r"python scripts/golden_losses\.py", check_golden),
     (r"python scripts/prepare_pretrained_model\.py .*", check_prepare),
     (r"python scripts/benchmark\.py .*", check_benchmark),
     (r"python scripts/estimate_memory\.py .*", check_memory),

@@ -120,6 +120,7 @@ def test_the_first_steps_are_nearly_as_they_were(name, data, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_hundred_steps_are_as_they_were(name, tmp_path, record_property):
     here = trained(tmp_path, name)
