@@ -76,18 +76,21 @@ def test_a_run_that_is_too_short(kind, needed, tmp_path, caplog):
     assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 1 and not caplog.messages
 
 
-@pytest.mark.parametrize("kind", [TorchProfiler, PythonProfiler])
-def test_profilers_are_off_after_a_fault(kind, tmp_path):
-    """Seen to fail without `on_end`: the next profiler of this process is refused."""
+def test_profilers_are_off_after_a_fault(tmp_path):
+    """A run breaks while both record. Seen to fail with either left on."""
+    both, recording = [TorchProfiler(str(tmp_path)), PythonProfiler(str(tmp_path))], []
 
     def broken(step):
         if step == 8:
+            recording.append(both[1].profile)
+            assert torch.autograd._profiler_enabled()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(kind(str(tmp_path)), 12, broken)
-    run(kind(str(tmp_path)), 9)
-    assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 1
+        make(RunLength(steps=12), Step(broken), both).fit()
+    python_of_9()
+    assert not torch.autograd._profiler_enabled()
+    assert "python_of_9" not in {name for _, _, name in pstats.Stats(recording[0]).stats}
 
 
 @pytest.mark.parametrize("kind", [TorchProfiler, PythonProfiler])
