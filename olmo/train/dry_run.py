@@ -35,11 +35,11 @@ def dry_run(cfg: TrainConfig, world: World, console: Console, fake_world: int | 
     """
     if fake_world is not None:
         world = replace(world, size=fake_world)
-    cfg.validate(world.size)
+        console.print(plan_table(plan_ranks(cfg, fake_world)))
+    else:
+        cfg.validate(world.size)
     model = meta_model(cfg)
     compare_start(cfg, model)
-    if fake_world is not None:
-        console.print(plan_table(plan_ranks(cfg, fake_world)))
     batch = take_batch(cfg, world)
     if world.is_main:
         console.print(parameter_table(model))

@@ -67,23 +67,16 @@ def test_each_stage_goes_on_from_the_one_before(tmp_path):
     tuned = [r["train/CrossEntropyLoss"] for r in records(runs / "sft")]
     assert tuned[0] < first[0] - 0.05, "what was learned is there"
     config = load_config(select_checkpoint(runs / "sft"))
-    assert (config.model_name, config.llm.max_sequence_length, config.data_formatter.prompt_templates) == (
-        "video_olmo",
-        16384,
-        "uber_model_v2",
-    )
+    assert (config.model_name, config.llm.max_sequence_length) == ("video_olmo", 16384)
+    assert config.data_formatter.prompt_templates == "uber_model_v2"
 
-    out = follow(
-        "torchrun --nproc-per-node 2 launch_scripts/sft.py runs/sft", tmp_path, "--max_duration=2", "--data.moving_shapes.num_train=4"
-    )
+    out = follow("torchrun --nproc-per-node 2 launch_scripts/sft.py runs/sft", tmp_path, *LONG)
     assert "starting from runs/sft/step3" in out
     assert len(list((select_checkpoint(runs / "long") / "train").glob("rank*.pt"))) == 2
     assert load_config(select_checkpoint(runs / "long")).mm_preprocessor.video.max_frames == 48
-    assert max(r["batch/frames"] for r in records(runs / "long")) >= 48, "a whole video was in a batch"
+    assert max(r["batch/non_masked_tokens"] for r in records(runs / "long")) > 512, "longer than the sequences before"
 
-    out = follow(
-        "python launch_scripts/train_image_video_sft.py runs/long", tmp_path, "--max_duration=2", "--data.moving_shapes.num_train=4"
-    )
+    out = follow("python launch_scripts/train_image_video_sft.py runs/long", tmp_path, *LONG)
     found = re.findall(r"has no (\S+): its (\d+) tensors start from random values, all others are loaded", out)
     assert [name for name, _ in found] == ["temporal_token_scorer"]
     pruned, plain = weights(runs / "stts"), weights(runs / "long")
