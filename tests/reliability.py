@@ -38,6 +38,7 @@ BACKBONE = "tests/nn/test_temporal_vision_backbone.py"
 VIT = "tests/nn/test_temporal_image_vit.py"
 PACKING = "tests/models/test_packing.py"
 DAMAGE = "tests/checkpoints/test_damage.py"
+STOPPING = "tests/train/test_stopping.py"
 MEDIA = "tests/train/test_fault_media.py"
 
 PROMISES = (
@@ -100,7 +101,7 @@ PROMISES = (
         "R7",
         "golden losses of three configs over 100 steps",
         "exact with the same torch, CPU and threads, else the first 10 steps within 1e-5",
-        ("tests/train/test_golden_losses.py::test_golden_losses",),
+        ("tests/train/test_golden_losses.py::test_a_hundred_steps_are_as_they_were",),
     ),
     Promise(
         "R8",
@@ -227,7 +228,11 @@ PROMISES = (
         "R20",
         "values that are no numbers",
         "skip or stop as configured; the batch is written down and can be replayed",
-        ("tests/train/test_nonfinite.py::test_fault_nonfinite",),
+        (
+            "tests/train/test_fault_nonfinite_runs.py::test_fault_a_bad_batch_is_skipped_and_replayed",
+            "tests/train/test_nonfinite.py::test_a_skipped_step_changes_nothing_but_the_count",
+            "tests/train/test_nonfinite.py::test_stop_names_the_step_and_the_examples",
+        ),
     ),
     Promise(
         "R21",
@@ -248,7 +253,11 @@ PROMISES = (
         "R24",
         "SIGTERM and limits",
         "step finished, checkpoint written, documented exit status, resume continues exactly",
-        ("tests/train/test_preemption.py::test_resume_after_sigterm", f"{RUN}::test_a_signal_saves_and_stops"),
+        (
+            f"{STOPPING}::test_resume_until_finished",
+            f"{STOPPING}::test_resume_after_a_fault_signal_to_the_whole_group",
+            f"{RUN}::test_a_signal_saves_and_stops",
+        ),
     ),
 )
 
