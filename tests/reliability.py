@@ -38,6 +38,7 @@ BACKBONE = "tests/nn/test_temporal_vision_backbone.py"
 VIT = "tests/nn/test_temporal_image_vit.py"
 PACKING = "tests/models/test_packing.py"
 DAMAGE = "tests/checkpoints/test_damage.py"
+STOPPING = "tests/train/test_stopping.py"
 MEDIA = "tests/train/test_fault_media.py"
 
 PROMISES = (
@@ -56,6 +57,7 @@ PROMISES = (
             f"{POINTS}::test_resume_at_awkward_points",
             f"{POINTS}::test_resume_from_an_ephemeral_checkpoint",
             f"{LOADER}::test_resume_is_exact",
+            f"{LOADER}::test_resume_with_workers_leaves_the_random_state_alone",
         ),
         "waiting examples left out of the state",
     ),
@@ -68,7 +70,7 @@ PROMISES = (
             f"{KILLED}::test_resume_after_kill_in_mid_save",
             f"{KILLED}::test_resume_on_s3_after_kill_in_mid_save",
         ),
-        "rank 0 does not wait for what rank 1 has to say about its part",
+        "",
     ),
     Promise(
         "R4",
@@ -80,7 +82,7 @@ PROMISES = (
             f"{RANKS}::test_resume_on_more_ranks_has_the_same_losses",
             f"{LOADER}::test_packed_resume_on_another_number_of_ranks_is_exact",
         ),
-        "every rank takes the first rows of the plan; sums of the loss in fp32 (float64 alone)",
+        "examples that wait to be packed left out, or in another order",
     ),
     Promise(
         "R5",
@@ -100,7 +102,7 @@ PROMISES = (
         "R7",
         "golden losses of three configs over 100 steps",
         "exact with the same torch, CPU and threads, else the first 10 steps within 1e-5",
-        ("tests/train/test_golden_losses.py::test_golden_losses",),
+        ("tests/train/test_golden_losses.py::test_a_hundred_steps_are_as_they_were",),
     ),
     Promise(
         "R8",
@@ -193,6 +195,7 @@ PROMISES = (
         (
             f"{MEDIA}::test_fault_of_a_clip_costs_that_clip",
             f"{MEDIA}::test_fault_of_one_clip_in_a_hundred_is_the_limit",
+            "tests/train/test_faults.py::test_too_many_broken_videos_end_the_run",
             f"{MEDIA}::test_fault_of_a_clip_is_found_in_time",
             "tests/data/test_video_reader.py::test_shows_the_frame_of_each_moment",
             "tests/data/test_decode_process.py::test_a_native_fault_costs_one_clip",
@@ -227,7 +230,11 @@ PROMISES = (
         "R20",
         "values that are no numbers",
         "skip or stop as configured; the batch is written down and can be replayed",
-        ("tests/train/test_nonfinite.py::test_fault_nonfinite",),
+        (
+            "tests/train/test_fault_nonfinite_runs.py::test_fault_a_bad_batch_is_skipped_and_replayed",
+            "tests/train/test_nonfinite.py::test_a_skipped_step_changes_nothing_but_the_count",
+            "tests/train/test_nonfinite.py::test_stop_names_the_step_and_the_examples",
+        ),
     ),
     Promise(
         "R21",
@@ -248,7 +255,11 @@ PROMISES = (
         "R24",
         "SIGTERM and limits",
         "step finished, checkpoint written, documented exit status, resume continues exactly",
-        ("tests/train/test_preemption.py::test_resume_after_sigterm", f"{RUN}::test_a_signal_saves_and_stops"),
+        (
+            f"{STOPPING}::test_resume_until_finished",
+            f"{STOPPING}::test_resume_after_a_fault_signal_to_the_whole_group",
+            f"{RUN}::test_a_signal_saves_and_stops",
+        ),
     ),
 )
 

@@ -12,6 +12,8 @@ from tests.data.test_pipeline import forty_clips, make, tiny_model
 from tests.data.test_video_soak import handles, resident
 
 CLIPS, WARMUP, LOOKS = 2000, 500, 10
+IN_FLIGHT = 3
+"""Open files by which looks differ: arrays on their way between processes are files too."""
 
 
 def family() -> list[int]:
@@ -27,8 +29,7 @@ def family() -> list[int]:
 @pytest.mark.timeout(900)
 def test_loading_for_long_keeps_nothing(monkeypatch, tmp_path):
     """Memory and open files of the main process, two workers and their decoders after 500 and after 2,000 clips, the median of ten looks
-    (20 batches apart at most). One clip in forty is broken. Seen to fail with every batch kept, with 20 kB kept per example in a
-    worker, and with a file left open per batch."""
+    (20 batches apart at most). One clip in forty is broken."""
     monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
     loader = make(tiny_model(), forty_clips(tmp_path / "shapes")[0], workers=2)
     clips, looks = 0, {WARMUP: [], CLIPS: []}
@@ -47,4 +48,4 @@ def test_loading_for_long_keeps_nothing(monkeypatch, tmp_path):
     print(f"memory grows by {growth}, files {before[1]} {after[1]}")
     assert loader.failures.bad > CLIPS / 80
     assert growth.max() < 0.05
-    assert (after[1] <= before[1]).all()
+    assert (after[1] - before[1]).max() <= IN_FLIGHT

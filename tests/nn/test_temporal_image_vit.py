@@ -83,7 +83,7 @@ def test_selection_equals_brute_force(data):
 @settings(max_examples=500)
 def test_kept_count_is_known_beforehand(grid, videos, topk, levels, seed):
     """What stays of every video is a number of its length and `topk`, whatever the scores, of which few differ; frame 0 is whole,
-    and among equal scores the earlier cells leave. Seen to fail with ties broken towards later cells, with one cell more in the
+    and among equal scores the earlier cells leave. Seen to fail with ties broken towards later cells, with one cell less in the
     budget, and with first frames that compete."""
     cells = CellGrid(*grid)
     plan = plan_of(videos, cells, topk)

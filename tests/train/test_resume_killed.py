@@ -95,7 +95,7 @@ def test_resume_after_kill_of_one_of_two_ranks(two_rank_reference, tmp_path, rep
     """Rank 1 dies in its part of the checkpoint of step 4, which rank 0 must not make one then, or in the middle of step 5.
 
     The relaunched command goes on from the newest whole checkpoint and ends as the run that nobody killed: losses, weights,
-    optimiser, and the state of both ranks. Seen to fail when rank 0 does not wait for what rank 1 has to say about its part.
+    optimiser, and the state of both ranks.
     """
     more = [f"--save_asynchronously={background}"]
     step = 5 if where == "forward" else 4

@@ -30,7 +30,7 @@ def run(trained, tmp_path) -> Path:
 
 def test_resume_from_an_older_checkpoint(run, capsys):
     """Without a marker, without states of callbacks, and from when every rank packed for itself: it is read, and what is different
-    is said. Seen to fail when a marker is required, and when the old place is not understood."""
+    is said."""
     (run / "step2/complete.json").unlink()
     file = run / "step2/train/rank0.pt"
     state = torch.load(file, weights_only=True)
@@ -52,7 +52,7 @@ def flip(file: Path) -> None:
 
 def test_fault_in_a_checkpoint_to_resume_from(run, capsys):
     """One bit of the newest one is wrong: found by --verify_checkpoint, which names the file; nothing is overwritten. With that one
-    gone, the run goes on from the one before. Seen to fail when only lengths are compared."""
+    gone, the run goes on from the one before."""
     weights = max((run / "step2/model_and_optim").glob("*.distcp"), key=os.path.getsize)
     flip(weights)
     assert train(run, *STEPS, "--max_duration=3", "--verify_checkpoint") == 1

@@ -22,7 +22,7 @@ PHASES = {1: 4, 2: 8, 4: STEPS}
 """Number of ranks -> step up to which they train the run that changes ranks."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 WORDS = (
-    *("--packing", "--data.packing.buffer_size=3", "--data.packing.max_frames=16", "--seq_len=500", f"--max_duration={STEPS}"),
+    *("--packing", "--data.packing.buffer_size=5", "--data.packing.max_frames=16", "--seq_len=500", f"--max_duration={STEPS}"),
     *(f"--global_batch_size={GLOBAL_ROWS}", "--device_batch_size=1", "--save_interval=4", "--save_final_optim=true"),
     *("--data.isolate_decoding=false", "--activation_checkpointing=false"),
 )
