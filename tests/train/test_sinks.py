@@ -77,8 +77,11 @@ def drive(made: Sink, steps: int = 3) -> None:
 
 @pytest.mark.usefixtures("shapes")
 def test_training_is_bit_equal_with_and_without_sinks(tmp_path, monkeypatch, capsys):
-    """Dropout shows every draw; one of the sinks is a real one, whose files agree with metrics.jsonl. Seen to fail without the random state being put back (one sink that draws is enough), and
-    without a copy of the record (the sinks before take it away from those behind)."""
+    """Dropout shows every draw; one of the sinks is a real one, whose files agree with metrics.jsonl.
+
+    Seen to fail without the random state being put back (one sink that draws is enough), and without a copy of the record (the
+    sinks before take it away from those behind).
+    """
     words = ("--model.llm.residual_dropout=0.1", "--max_duration=3", "--save_interval=null")
     assert train(tmp_path / "without", *words) == 0
     sinks = [Recorder(), *(broken(moment, fails) for moment in MOMENTS)]
