@@ -82,6 +82,7 @@ class RunLog:
         self.starts = read_records(starts) if starts.is_file() else []
         self.config = config.read_text(encoding="utf-8") if config.is_file() else ""
         self.saved |= {step for path in self.folder.glob("step*") if (step := step_of(path.name)) is not None}
+        self.saved |= {start["step"] for start in self.starts if start["resumes"]}
 
     def _take(self, record: dict[str, Any], begins: set[int]) -> None:
         step = record["step"]

@@ -77,8 +77,11 @@ def drive(made: Sink, steps: int = 3) -> None:
 
 @pytest.mark.usefixtures("shapes")
 def test_training_is_bit_equal_with_and_without_sinks(tmp_path, monkeypatch, capsys):
-    """Dropout shows every draw. Seen to fail without the random state being put back (one sink that draws is enough), and
-    without a copy of the record (the sinks before take it away from those behind)."""
+    """Dropout shows every draw; one of the sinks is a real one, whose files agree with metrics.jsonl.
+
+    Seen to fail without the random state being put back (one sink that draws is enough), and without a copy of the record (the
+    sinks before take it away from those behind).
+    """
     words = ("--model.llm.residual_dropout=0.1", "--max_duration=3", "--save_interval=null")
     assert train(tmp_path / "without", *words) == 0
     sinks = [Recorder(), *(broken(moment, fails) for moment in MOMENTS)]
@@ -89,7 +92,7 @@ def test_training_is_bit_equal_with_and_without_sinks(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(run, "standard_callbacks", with_sinks)
     capsys.readouterr()
-    assert train(tmp_path / "with", *words) == 0
+    assert train(tmp_path / "with", *words, "--tensorboard={log_interval: 2}") == 0
     out = capsys.readouterr().out
     plain, reported = (load_model(tmp_path / name / "step3").state_dict() for name in ("without", "with"))
     assert plain.keys() == reported.keys() and all(torch.equal(plain[k], reported[k]) for k in plain)
@@ -98,6 +101,8 @@ def test_training_is_bit_equal_with_and_without_sinks(tmp_path, monkeypatch, cap
     for moment in MOMENTS:
         assert out.count(f"broken at {moment} is off from here on ({moment} failed: the server is gone)") == 1
     assert out.count("is off from here on") == 3
+    second = pytest.approx(records(tmp_path / "with")[1]["train/CrossEntropyLoss"], rel=1e-6)
+    assert scalars(tmp_path / "with" / "tensorboard", "train/CrossEntropyLoss") == [(2, second)]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -176,27 +181,22 @@ def report(folder, steps: range, key: str = "train/CrossEntropyLoss") -> None:
 
 
 def test_a_resumed_run_has_every_step_once_in_tensorboard(tmp_path):
-    """The first start came to step 4 and was resumed from step 2. Seen to fail without `purge_step`."""
+    """The first start came to step 4 and was resumed from step 2; a new run in the folder begins anew. Seen to fail without
+    `purge_step`, and with one of resumed runs alone."""
     report(tmp_path, range(1, 5))
     report(tmp_path, range(3, 6))
     assert scalars(tmp_path / "tensorboard", "train/CrossEntropyLoss") == [(1, 5.5), (2, 6.0), (3, 7.5), (4, 8.0), (5, 8.5)]
     assert [step for step, _ in scalars(tmp_path / "tensorboard", "count")] == [1, 2, 3, 4, 5]
+    report(tmp_path, range(1, 3))
+    assert scalars(tmp_path / "tensorboard", "train/CrossEntropyLoss") == [(1, 3.5), (2, 4.0)]
 
 
-@pytest.mark.usefixtures("shapes")
-def test_tensorboard_of_a_real_run(tmp_path, monkeypatch, capsys):
-    """Event files agree with metrics.jsonl; without the package one line says what to install, and the run goes on."""
-    assert train(tmp_path, "--tensorboard={log_interval: 2}", "--max_duration=2", "--save_num_checkpoints_to_keep=0") == 0
-    (first, second) = records(tmp_path)
-    assert second["step"] == 2 and scalars(tmp_path / "tensorboard", "train/CrossEntropyLoss") == [
-        (2, pytest.approx(second["train/CrossEntropyLoss"], rel=1e-6))
-    ]
+def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    capsys.readouterr()
-    assert train(tmp_path / "b", "--tensorboard={}", "--max_duration=1", "--save_num_checkpoints_to_keep=0") == 0
-    said = "tensorboard is off from here on (start failed: reporting to TensorBoard needs the package 'tensorboard': pip install"
-    assert capsys.readouterr().out.count(said) == 1 and len(records(tmp_path / "b")) == 1
+    report(tmp_path, range(1, 3))
+    (said,) = caplog.messages
+    assert said.startswith("tensorboard is off from here on (start failed: reporting to TensorBoard needs the package 'tensorboard': pip")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, caplog):

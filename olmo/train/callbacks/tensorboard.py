@@ -9,7 +9,7 @@ from olmo.train.config_blocks import TensorboardConfig
 
 
 class TensorboardLogger(Sink):
-    """Event files below the save folder. A resumed run hides what was reported after its checkpoint."""
+    """Event files below the save folder. What an earlier start reported from the first step of this one on is hidden."""
 
     title = "tensorboard"
 
@@ -25,7 +25,7 @@ class TensorboardLogger(Sink):
             raise missing_package("tensorboard", "tensorboard", "reporting to TensorBoard") from None
         folder = Path(self.cfg.folder or Path(trainer.cfg.save_folder) / "tensorboard")
         step = trainer.state.step
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
         indented = "".join(f"    {line}\n" for line in trainer.cfg.to_yaml().splitlines())  # a code block of Markdown
         self.writer.add_text("config", indented, step)
         self.writer.flush()
