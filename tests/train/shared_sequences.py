@@ -50,7 +50,7 @@ CASES = {
     "images": Case(((SHORT, LONG), (TREE, SHORT)), images=(2, 3)),
     "no scorer": Case(VIDEOS, dict(temporal=False)),
     "tome": Case(VIDEOS, dict(vit=dict(prune_method="tome"))),
-    "frozen vision": Case(VIDEOS, run=dict(ft_vit=False, ft_connector=False)),
+    "frozen vision": Case(((TREE, SHORT), (LONG,)), run=dict(ft_vit=False, ft_connector=False), images=(3,)),
 }
 
 

@@ -11,7 +11,7 @@ from tests.train.shared_sequences import CASES, first_step, run
 HARD = ["branches, packed", "nothing removed", "nearly all removed", "equal scores", "few frames", "text beside video", "images", "tome"]
 LAYOUTS = {
     "two ranks per sequence": (2, dict(degree=2), list(CASES)),
-    "four ranks per sequence": (4, dict(degree=4), [*HARD, "text alone", "no scorer"]),
+    "four ranks per sequence": (4, dict(degree=4), [*HARD, "text alone", "no scorer", "frozen vision"]),
     "two sequences on two ranks each": (4, dict(degree=2), ["branches, packed", "text beside video", "few frames", "four rows"]),
     "two copies of the model": (4, dict(replicas=2), ["four rows"]),
     "two copies of two ranks per sequence": (4, dict(degree=2, replicas=2), ["branches, packed", "four rows"]),
@@ -34,6 +34,7 @@ def alone(name: str) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the first test waits for all ranks to start and compute
 @pytest.mark.parametrize(("layout", "case"), [(layout, case) for layout, (*_, cases) in LAYOUTS.items() for case in cases])
 def test_the_first_step_equals_one_process(shared, layout, case):
     """Losses, metrics, counts, kept cells and every gradient."""

@@ -88,8 +88,9 @@ class Molmo2Model(ModelBase):
         hidden = self.transformer(x, context.part(batch.position_ids), mask, response_mask=loss_masks > 0)
         output = self._output(batch, vision)
         # How many tokens of this part have a loss is known to the device only: room for all there are, those left over weigh nothing.
-        has_loss = loss_masks.flatten() > 0
-        rows = kept_indices(has_loss, min(sum(row.num_loss_tokens for row in batch.layout), len(has_loss)))
+        total, has_loss = sum(row.num_loss_tokens for row in batch.layout), loss_masks.flatten() > 0
+        check_total(batch.loss_masks > 0, total, "tokens with a loss in the layout")
+        rows = kept_indices(has_loss, min(total, len(has_loss)))
         weights = loss_masks.flatten()[rows] * (torch.arange(len(rows), device=rows.device) < has_loss.sum())
         output.loss = self.transformer.loss(hidden.flatten(0, 1)[rows], context.part(batch.labels).flatten()[rows], weights)
         return output
