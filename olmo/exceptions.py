@@ -29,6 +29,10 @@ class OLMoDataFileError(OLMoDataError):
     """A data file that the user wrote is wrong: a heading, then a line for each place in it (every rank finds the same)."""
 
 
+class OLMoMissingDataError(OLMoDataFileError):
+    """Data sets of a mixture are missing: a heading, a line for each, and what to do about them."""
+
+
 def first_line(err: BaseException) -> str:
     """What another library's error says, short enough for a sentence of ours: its first line, or its type where it says nothing."""
     lines = str(err).strip().splitlines()

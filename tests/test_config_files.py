@@ -10,20 +10,24 @@ from olmo.config_files import config_names, find_config
 from olmo.data.mixtures import mixture_by_name
 from olmo.models.model import build_model_config
 from olmo.train.config import TrainConfig
+from olmo.train.pretrain import build_train_config, parse
 
 # Parameters of the whole model: published inventories for the large ones, plus the scorer's 33,766,769.
 PARAMETERS = {
     "molmo2_4b": 4_461_913_040,
+    "molmo2_4b_long_context": 4_461_913_040,
+    "molmo2_4b_pretrain": 4_461_913_040,
     "molmo2_8b": 8_661_703_120,
     "molmo2_o_7b": 7_760_786_896,
     "stts_30": 4_461_913_040 + 33_766_769,
     "stts_50": 4_461_913_040 + 33_766_769,
+    "stts_50_long_context": 4_461_913_040 + 33_766_769,
     "stts_70": 4_461_913_040 + 33_766_769,
 }
 
 
 def test_the_names():
-    assert config_names() == ["molmo2_4b", "molmo2_8b", "molmo2_o_7b", "stts_30", "stts_50", "stts_70", "tiny"]
+    assert config_names() == sorted([*PARAMETERS, "tiny", "tiny_molmo2"])
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -43,7 +47,7 @@ def test_number_of_parameters(name):
     """Built on the meta device: nothing is allocated."""
     config = TrainConfig.load(find_config(name)).model
     count = sum(p.numel() for p in config.build_model("meta").parameters())
-    if name == "tiny":
+    if name in ("tiny", "tiny_molmo2"):
         assert 0.7e6 < count < 1.3e6
     else:
         assert count == PARAMETERS[name]
@@ -73,19 +77,63 @@ def test_the_published_recipe():
     assert config.model.llm.rope_theta == 1e6 and config.model.llm.tokenizer.identifier == "Qwen/Qwen3-4B"
 
 
+def test_the_published_stages():
+    """Steps, sequences, tokens, frames, micro-batch, workers and peak rates of connector, ViT and language model, stage by stage."""
+    found = {}
+    for name in ("molmo2_4b_pretrain", "molmo2_4b", "molmo2_4b_long_context"):
+        cfg = TrainConfig.load(find_config(name))
+        rates = [cfg.optimizer.peak_learning_rate(group) for group in ("connector", "vit", "llm")]
+        shape = (cfg.max_duration, cfg.global_train_batch_size, cfg.data.sequence_length, cfg.model.mm_preprocessor.video.max_frames)
+        found[name] = (*shape, cfg.device_train_microbatch_size, cfg.data.num_workers, *rates)
+        assert cfg.model.llm.max_sequence_length >= cfg.data.sequence_length
+    assert found["molmo2_4b_pretrain"] == (31_000, 128, 2_536, 16, 4, 2, 2e-4, 6e-6, 2e-5)
+    assert found["molmo2_4b"] == (30_000, 128, 16_384, 128, 2, 6, 5e-6, 5e-6, 1e-5)
+    assert found["molmo2_4b_long_context"] == (2_000, 128, 36_864, 384, 1, 4, 5e-6, 5e-6, 1e-5)
+
+
+LONG = {"model.llm.max_sequence_length", "model.mm_preprocessor.video.max_frames", "data.sequence_length", "data.num_workers", "compile"}
+LONG |= {"run_name", "save_folder", "max_duration", "device_train_microbatch_size", "global_train_batch_size"}
+
+
+def differing(a: dict, b: dict, path: str = "") -> set[str]:
+    """Dotted keys whose values differ."""
+    found = set()
+    for key in a:
+        if isinstance(a[key], dict) and isinstance(b[key], dict):
+            found |= differing(a[key], b[key], f"{path}{key}.")
+        elif a[key] != b[key]:
+            found.add(f"{path}{key}")
+    return found
+
+
+@pytest.mark.parametrize(("name", "before"), [("molmo2_4b_long_context", "molmo2_4b"), ("stts_50_long_context", "stts_50")])
+def test_the_long_context_stage_changes_lengths_only(name, before):
+    config, other = (TrainConfig.load(find_config(n)).asdict() for n in (name, before))
+    assert differing(config, other) <= LONG
+    assert config["data"]["sequence_length"] == 36_864 and config["model"]["mm_preprocessor"]["video"]["max_frames"] == 384
+
+
+def test_the_pretraining_file_is_what_the_command_builds():
+    """From the name of the language model, and from that of the file."""
+    built, named = (build_train_config(*parse([name])).asdict() for name in ("qwen3_4b_instruct", "molmo2_4b_pretrain"))
+    assert differing(built, named) == {"run_name", "save_folder"}
+
+
 @pytest.mark.parametrize("name", config_names())
 def test_the_header_says_what_for_how_and_what_comes_out(name):
     text = find_config(name).read_text()
     header = [line.removeprefix("#").strip() for line in text[: text.index("\n\n")].splitlines()]
     assert len(header[0]) > 40
     command = " ".join(header).replace("\\ ", "")
-    mixture = re.search(rf"launch_scripts/\w+\.py {name} (\S+)", command)[1]
+    script, mixture = re.search(rf"launch_scripts/(\w+)\.py {name} (\S+)", command).groups()
+    if script == "pretrain":
+        mixture = mixture.partition("--mixture=")[2] or TrainConfig.load(find_config(name)).data.dataset
     assert mixture_by_name(mixture)
     assert "Expected time" in command and "Expected result" in command.replace("Expected (published)", "Expected result").replace(
         "Expected: ", "Expected result: "
     )
     for word in shlex.split(command.replace("'", "")):
-        if word.startswith("--") and "=" in word and not word.startswith(("--initial", "--save_folder")):
+        if word.startswith("--") and "=" in word and not word.startswith(("--initial", "--save_folder", "--mixture")):
             key, _, value = word.removeprefix("--").partition("=")
             TrainConfig.load(find_config(name), [f"{key}={value}"])
 

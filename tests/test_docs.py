@@ -58,16 +58,33 @@ def check_train(command: str, tmp_path: Path) -> None:
     text = (checkpoint / "model.yaml").read_text()
     (checkpoint / "config.yaml").write_text("model:\n" + "".join(f"  {line}\n" for line in text.splitlines()))
     (checkpoint / "model.pt").touch()
-    _, words = program_words(command.replace("/path/to/pretrained/model", str(checkpoint)))
+    _, words = program_words(re.sub(r"/path/to/pretrained/model|(?<=\.py )runs/\S+", str(checkpoint), command))
     args, overrides = sft.parse(words)
     config = sft.build_train_config(args, overrides)
-    config.validate(world_size=1)
+    config.validate(args.fake_world or ranks_of(command))
     config.model.validate()
-    if "--use_temporal_video_olmo" in words:
+    if "--use_temporal_video_olmo" in words and "9686" in words:
         vit = config.model.vision_backbone.vit
         assert (vit.topk, vit.prune_at, str(vit.prune_method)) == (0.5, 3, "scorer")
         assert config.data.packing is not None and config.data.sequence_length == 9686
         assert (config.global_train_batch_size, config.device_train_microbatch_size, config.max_steps) == (64, 2, 6250)
+
+
+def ranks_of(command: str) -> int:
+    """How many ranks a command starts."""
+    found = re.match(r"torchrun (?:--nnodes (\d+) )?--nproc-per-node (\d+)|sbatch --nodes (\d+)", command)
+    if found is None:
+        return 1
+    nodes, here, under_slurm = found.groups()
+    return 8 * int(under_slurm) if under_slurm else int(nodes or 1) * int(here)
+
+
+def check_pretrain(command: str, tmp_path: Path) -> None:
+    """Words parse and the config is legal for as many ranks as are started."""
+    from olmo.train import pretrain
+
+    args, overrides = pretrain.parse(program_words(command)[1])
+    pretrain.build_train_config(args, overrides).validate(args.fake_world or ranks_of(command))
 
 
 def check_eval(command: str, tmp_path: Path) -> None:
@@ -125,6 +142,23 @@ def check_saving(command: str, tmp_path: Path) -> None:
     assert main(["--parameters=0", "--saves=2", f"--folder={tmp_path}"]) == 0
 
 
+def check_restart(command: str, tmp_path: Path) -> None:
+    """The words of the training that it starts are legal; the slow test in `tests/scripts` runs it."""
+    from olmo.train import sft
+    from scripts.measure_restart import build_parser, training_words
+
+    args = build_parser().parse_args(program_words(command)[1])
+    sft.build_train_config(*sft.parse(training_words(int(args.parameters), tmp_path))).validate(world_size=1)
+
+
+def check_golden(command: str, tmp_path: Path) -> None:
+    """What it writes without words is the file that `tests/train/test_golden_losses.py` reads."""
+    from scripts.golden_losses import FILE, STEPS, build_parser
+
+    args = build_parser().parse_args(program_words(command)[1])
+    assert (args.names, args.steps, args.out) == ([], STEPS, FILE) and FILE.is_file()
+
+
 def check_checkpoint(command: str, tmp_path: Path) -> None:
     from olmo.convert.command import build_parser
 
@@ -155,6 +189,12 @@ def check_memory(command: str, tmp_path: Path) -> None:
 
     args, words = parse(program_words(command)[1])
     assert args.page == "docs/memory.md" or shape_of(training_config(args, words), args.frames).rows
+
+
+def check_replay(command: str, tmp_path: Path) -> None:
+    from olmo.train.replay import parse
+
+    assert parse(program_words(command)[1])[0].dump.endswith(".pt")
 
 
 def check_gpu(command: str, tmp_path: Path) -> None:
@@ -238,19 +278,29 @@ def check_file(command: str, tmp_path: Path) -> None:
     assert (REPO / shlex.split(command)[-1]).is_file()
 
 
+LAUNCH = (
+    r"(python|torchrun (--nnodes \d+ )?--nproc-per-node \d+( --rdzv-(backend c10d|id \w+|endpoint \w+:\d+))*"
+    r"|sbatch --nodes \d+ scripts/slurm/train\.sbatch)"
+)
+"""Ways to start a training."""
+
 CHECKS = [
     (r"make [\w-]+( (TORCH_INDEX|DEMO_ARGS)=\S+)?", check_make),
-    (r"(torchrun --nproc-per-node \d+|python) launch_scripts/(train_image_video_sft|sft)\.py .*", check_train),
+    (rf"{LAUNCH} launch_scripts/(train_image_video_sft|sft)\.py .*", check_train),
+    (rf"{LAUNCH} launch_scripts/pretrain\.py .*", check_pretrain),
     (r"(torchrun --nproc-per-node \d+|python) launch_scripts/eval_molmo2\.py .*", check_eval),
     (r"python scripts/ask\.py .*", check_ask),
     (r"python scripts/readme_picture\.py .*", check_picture),
     (r"python scripts/compare_numerics\.py .*", check_numerics),
     (r"python scripts/checkpoint\.py .*", check_checkpoint),
     (r"python scripts/measure_saving\.py .*", check_saving),
+    (r"python scripts/measure_restart\.py .*", check_restart),
+    (r"python scripts/golden_losses\.py", check_golden),
     (r"python scripts/prepare_pretrained_model\.py .*", check_prepare),
     (r"python scripts/benchmark\.py .*", check_benchmark),
     (r"python scripts/estimate_memory\.py .*", check_memory),
     (r"python scripts/gpu_check\.py.*", check_gpu),
+    (r"python scripts/replay_batch\.py .*", check_replay),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"python scripts/download_datasets\.py .*", check_download),
     (r"python scripts/data_doctor\.py .*", check_doctor),
@@ -396,7 +446,7 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
     assert "tgif" in follow("docs/data.md", "python scripts/download_datasets.py --list")
     assert "all is well" in follow("docs/data.md", "python scripts/data_doctor.py moving_shapes_debug")
-    follow("docs/usage.md", "python launch_scripts/train_image_video_sft.py tiny", *small)
+    follow("docs/usage.md", "python launch_scripts/train_image_video_sft.py tiny moving_shapes --save_folder=runs/adapted", *small)
     for command in ("merge_lora", "ema"):
         assert "unsharded" in follow("docs/usage.md", f"python scripts/checkpoint.py {command}")
     assert "peak" in follow("docs/memory.md", "python scripts/estimate_memory.py tiny")

@@ -15,6 +15,7 @@ LEAFS = {
     "exceptions",
     "host_memory",
     "json_lines",
+    "leaving",
     "config",
     "config_files",
     "batch",

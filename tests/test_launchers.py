@@ -15,6 +15,7 @@ import yaml
 
 from olmo.checkpoints import load_config, load_model, model_tensors, select_checkpoint
 from olmo.config_files import config_names
+from olmo.data_commands import download
 from olmo.models.model import build_model_config
 from olmo.train.config import TrainConfig
 from olmo.train.saving import save_checkpoint, save_unsharded
@@ -121,11 +122,14 @@ def test_published_command_dry_run(molmo2, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("name", config_names())
 def test_dry_run_of_every_named_config(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
-    mixture = "moving_shapes" if name == "tiny" else "all-v5-video-academic-only"
-    assert launch(name, mixture, f"--save_folder={tmp_path}", "--model.mm_preprocessor.max_frames=8", "--dry_run") == 0
+    tiny = name.startswith("tiny")
+    mixture = "moving_shapes" if tiny else "all-v5-video-academic-only"
+    words = (f"--save_folder={tmp_path}", "--model.mm_preprocessor.max_frames=8", "--dry_run", "--fake_world=8")
+    assert launch(name, mixture, *words) == 0
     out = capsys.readouterr().out
+    assert "plan for 8 ranks" in out
     assert "dry run: nothing was trained" in out
-    assert ("the tokenizer Qwen/" in out or "the tokenizer allenai/" in out) is (name != "tiny")
+    assert ("the tokenizer Qwen/" in out or "the tokenizer allenai/" in out) is not tiny
     assert not list(tmp_path.iterdir())
 
 
@@ -328,13 +332,11 @@ def test_help_is_quick_and_needs_no_torch(script):
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.merge=true"), "merge"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.prune_at=9"), "prune_at"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.prune_method=magic"), "prune_method"),
-        (("tiny", "moving_shapes", "--cp_degree=2"), "--cp_degree=2"),
+        (("tiny", "moving_shapes", "--cp_degree=2"), "context_parallel_config.degree=2 ranks per sequence"),
         (("tiny", "moving_shapes", "--batch_divisor=device_batch"), "batch_divisor=device_batch is not offered, only global_batch"),
         (("tiny", "moving_shapes", "--data.num_workers=0", "--data.prefetch_factor=2"), "data.prefetch_factor needs data.num_workers"),
         (("tiny", "moving_shapes", "--seq_len=64"), "leaves no room for text in seq_len 64"),
         (("tiny", "moving_shapes", "--seq_len=4096"), "data.sequence_length 4096 is more than model.llm.max_sequence_length 1024"),
-        (("tiny", "molmo2"), "the mixture 'molmo2' needs image, text, pointing or tracking data"),
-        (("tiny", "all-v5-video-academic-only"), "34 of the 34 data sets of the mixture cannot be read: tgif: not found in"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(words, message, tmp_path, capsys, monkeypatch):
@@ -351,6 +353,26 @@ def test_mistakes_are_one_sentence(words, message, tmp_path, capsys, monkeypatch
 def test_debug_shows_the_traceback(capsys):
     assert launch("nowhere", "moving_shapes", "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mixture", "count", "readable"), [("all-v5-video-academic-only", 34, 34), ("molmo2", 118, 36), ("pretrain", 6, 0)]
+)
+def test_absent_sets_of_a_mixture_are_a_list(mixture, count, readable, tmp_path, capsys, monkeypatch):
+    """A line for each of them with its source, and the command that fetches those that can be read."""
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path / "data"))
+    assert launch("tiny", mixture, f"--save_folder={tmp_path / 'run'}") == 1
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == f"error: {count} of the {count} data sets of the mixture cannot be read:"
+    sets, advice = lines[:count], lines[count:]
+    assert sum("download from" in line for line in sets) == readable
+    assert sum("not available yet" in line for line in sets) == count - readable
+    if readable:
+        words = shlex.split(advice.pop(0).partition("fetch what can be fetched: ")[2])
+        assert words[:2] == ["python", "scripts/download_datasets.py"]
+        assert len(download.parse(words[2:])[1]) == readable, "every name is one that the command knows"
+    assert [line.split()[0] for line in advice] == ([] if readable == count else [str(count - readable)])
+    assert not list((tmp_path / "run").rglob("*")), "no run was started"
 
 
 def test_absent_data_say_what_to_download(tmp_path, capsys, monkeypatch):
@@ -373,10 +395,10 @@ def test_published_config_file_is_read(tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert TrainConfig.from_dict(raw).global_train_batch_size == 4
     assert len(caplog.records) == 1 and "compile_loss" in caplog.text and "fsdp.fsdp2" in caplog.text
-    raw["parallelism"]["context_parallel_config"]["degree"] = 4
+    raw["parallelism"]["context_parallel_config"]["attention_type"] = "ring"
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump(raw))
-    with pytest.raises(Exception, match="degree=4 is not offered, only 1: sequences are not split over devices"):
+    with pytest.raises(Exception, match="attention_type=ring is not offered, only ulysses"):
         TrainConfig.load(path)
 
 

@@ -27,8 +27,18 @@ from olmo.data.families import (
 )
 from olmo.data.index import open_indexed
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
+from olmo.data.moving_shapes_more import (
+    CAPTION_STYLE,
+    IMAGE_STYLE,
+    TEXT_STYLE,
+    MovingShapesCaptions,
+    moving_shapes_image,
+    moving_shapes_multi_image,
+    moving_shapes_text,
+)
 from olmo.data.paths import is_data_file
 from olmo.data.records import OE, DatasetRow
+from olmo.data.without_readers import kind_and_source
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 
 FAMILIES = (
@@ -59,15 +69,27 @@ class GeneratedRow:
     splits: tuple[str, ...] = ("train", "test")
     style: str = OE
     source: str = "generated on first use"
+    videos: bool = True
+    """Whether it writes videos."""
 
 
 def _few_moving_shapes(split: str, config: MovingShapesConfig) -> Dataset:
     return MovingShapes(replace(config, num_train=min(64, config.num_train), num_test=min(16, config.num_test)), split)
 
 
+def _drawn(make: Callable[[MovingShapesConfig, str], Dataset]) -> Callable[[str, MovingShapesConfig], Dataset]:
+    return lambda split, config: make(config, split)
+
+
 _GENERATED = (
     GeneratedRow("moving_shapes", "Moving shapes", lambda split, config: MovingShapes(config, split)),
     GeneratedRow("moving_shapes_debug", "64 moving shapes", _few_moving_shapes),
+    GeneratedRow(
+        "moving_shapes_captions", "Moving shapes, described", lambda split, config: MovingShapesCaptions(config, split), style=CAPTION_STYLE
+    ),
+    GeneratedRow("moving_shapes_image", "Shapes in a picture", _drawn(moving_shapes_image), style=IMAGE_STYLE, videos=False),
+    GeneratedRow("moving_shapes_multi_image", "Shapes in pictures", _drawn(moving_shapes_multi_image), style=IMAGE_STYLE, videos=False),
+    GeneratedRow("moving_shapes_text", "Shapes in words", _drawn(moving_shapes_text), style=TEXT_STYLE, videos=False),
 )
 
 Row = DatasetRow | GeneratedRow
@@ -100,38 +122,23 @@ ALIASES: dict[str, str] = {
 }
 """Other names of data sets; a target may name the split that the alias stands for."""
 
-_LATER_PREFIXES = {
-    "image": (
-        "coco_2014_vqa text_vqa info_qa doc_qa ai2_diagram plot_qa figure_qa dv_qa okvqa a_okvqa mmmu math_vista chart_qa science_qa_img "
-        "real_world_qa st_qa tabwmp tally_qa screen_spot os_worldg muir_bench blink mmiu mantis_instruct cosyn_ pixmo_ "
-        "pointing_eval point_bench countbench_qa correction_qa"
-    ),
-    "video pointing": "vixmo_points molmo2_video_point molmo2_video_count academic_video_points academic_points molmo2_syn_point",
-    "tracking": (
-        "mevis ref_yt_vos lv_vis vicas revos molmo2_video_track molmo2_video_single_point_track molmo_point_track "
-        "burst ref_davis17 yt_vis moca reasonvos webuav got10k vasttrack trackingnet lvosv1 lvosv2 lasot uwcot webuot latot tnl2k tnllt"
-    ),
-    "text": "tulu4 molmo2_hardcodes",
-    "further video": (
-        "vixmo_caps_eval dream1k "
-        "vsi_bench mme_videoocr ego4d_ star_mc countix_mc nextqa_mc_ tvqa cinepile news_video_qa charades_sta coin youcook2_ "
-        "activitynet_ epic_kitchens moments_in_time kinetics perception_test_"
-    ),
-}
-"""Published names that this version has no rows for, by kind; matched by prefix."""
-
 
 def is_known(name: str) -> bool:
     """Whether the name means a data set at all (it may be one that is not available yet)."""
     name = name.partition(":")[0]
-    return is_data_file(name) or name in ROWS or name in ALIASES or _later_kind(name) is not None
+    return is_data_file(name) or name in ROWS or name in ALIASES or kind_and_source(name) is not None
 
 
-def _later_kind(name: str) -> str | None:
-    for kind, prefixes in _LATER_PREFIXES.items():
-        if any(name.startswith(p) for p in prefixes.split()):
-            return kind
-    return None
+def has_reader(name: str) -> bool:
+    """Whether a known data set can be read, once its files are there."""
+    name = name.partition(":")[0]
+    return is_data_file(name) or name in ROWS or name in ALIASES
+
+
+def writes_videos(name: str) -> bool:
+    """Whether opening the data set generates videos, where they are not there yet."""
+    row = ROWS.get(name.partition(":")[0])
+    return isinstance(row, GeneratedRow) and row.videos
 
 
 def check_name(name: str) -> tuple[Row, str | None]:
@@ -142,8 +149,9 @@ def check_name(name: str) -> tuple[Row, str | None]:
     target, _, alias_split = ALIASES.get(base, base).partition(":")
     if target in ROWS:
         return ROWS[target], split or alias_split or None
-    if kind := _later_kind(name):
-        raise OLMoDataError(f"'{name}' is a {kind} data set: not available yet")
+    if found := kind_and_source(name):
+        kind, source = found
+        raise OLMoDataError(f"'{name}' is a {kind} data set: not available yet" + (f" (published at {source})" if source else ""))
     near = difflib.get_close_matches(name, [*ROWS, *ALIASES], n=1, cutoff=0.5)
     raise OLMoConfigurationError(f"unknown data set '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(ROWS)}"))
 

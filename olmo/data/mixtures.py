@@ -3,16 +3,17 @@
 import difflib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from olmo.config import BaseConfig
-from olmo.data.catalogue import check_name, get_dataset, is_known
+from olmo.data.catalogue import check_name, get_dataset, has_reader, is_known
 from olmo.data.dataset import Dataset
 from olmo.data.moving_shapes import MovingShapesConfig
 from olmo.data.paths import is_data_file
-from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoDataFileError
+from olmo.data.published_mixtures import MEMBER, PUBLISHED
+from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoDataFileError, OLMoMissingDataError
 
 log = logging.getLogger(__name__)
 
@@ -91,28 +92,31 @@ class Member:
     message_weight: float | None = None
 
 
-_VIDEO_ACADEMIC = """
-    tgif=60000 tvqa_with_sub=60000 paxion=60000 llava_video_mc_academic llava_video_oe_academic perception_test nextqa_mc
-    news_video_qa_filtered how2qa sutd_trafficqa social_iq2 sportsqa_oe cinepile_with_sub clevrer funqa star intent_qa
-    video_localized_narratives road_text_vqa countix_oe camerabench_qa motionbench_train moments_in_time_qa=60000
-    kinetics_qa=60000 charades_sta_all_qa coin_all_qa youcook2_all_qa activitynet_all_qa ego4d_all epic_kitchens_qa
-    video_localized_narratives_caption qv_highlights vixmo_syn_video_capqa_v2 vixmo_syn_video_capqa_with_sub_v2
-"""
+def groups_of(table: Sequence[tuple[str, float, str]]) -> list[KwargsMixture]:
+    """The groups of a table of `olmo/data/published_mixtures.py`."""
+    return [KwargsMixture(rate, [_member(word) for word in members.split()], name) for name, rate, members in table]
 
 
-def _group(name: str, members: str, rate: float = 1.0) -> KwargsMixture:
-    pairs = (m.partition("=") for m in members.split())
-    return KwargsMixture(rate, [WeightedDataset(n, root_size_factor=float(size) if size else None) for n, _, size in pairs], name)
+def _member(word: str) -> WeightedDataset:
+    given = MEMBER.fullmatch(word).groupdict()
+    size, rate, weight = (None if given[key] is None else float(given[key]) for key in ("size", "rate", "weight"))
+    return WeightedDataset(given["name"], rate, size, weight)
 
 
-MIXTURES: dict[str, list[KwargsMixture]] = {
-    "moving_shapes": [_group("generated", "moving_shapes")],
-    "debug-video": [_group("generated", "moving_shapes_debug")],
-    "all-v5-video-academic-only": [_group("video_academic", _VIDEO_ACADEMIC)],
-}
+_GENERATED = [
+    ("moving_shapes", [("generated", 1.0, "moving_shapes")]),
+    ("debug-video", [("generated", 1.0, "moving_shapes_debug")]),
+    (
+        "moving_shapes_all",
+        [
+            ("videos", 0.4, "moving_shapes moving_shapes_captions"),
+            ("images", 0.4, "moving_shapes_image moving_shapes_multi_image"),
+            ("text", 0.2, "moving_shapes_text"),
+        ],
+    ),
+]
 
-LATER_MIXTURES = ("debug", "molmo2", "tracking", "molmo_point", "molmo_point_long_context", "all-v5")
-"""Published mixtures with image, text, pointing or tracking data, which this version cannot read yet."""
+MIXTURES: dict[str, list[KwargsMixture]] = {name: groups_of(table) for name, table in (*_GENERATED, *PUBLISHED.items())}
 
 
 MIXTURE_FILE = "mixture:"
@@ -121,18 +125,14 @@ MIXTURE_FILE = "mixture:"
 
 def mixture_by_name(name: str) -> list[KwargsMixture]:
     """The groups of a named mixture or of a YAML file; the name of a data set or a .jsonl file stands for that alone."""
-    if is_data_file(name):
-        return [KwargsMixture(datasets=[WeightedDataset(name)], name=name)]
     if name.startswith(MIXTURE_FILE) or name.endswith((".yaml", ".yml")):
         return read_mixture(Path(name.removeprefix(MIXTURE_FILE)))
     if name in MIXTURES:
         return MIXTURES[name]
-    if name in LATER_MIXTURES:
-        available = ", ".join(MIXTURES)
-        raise OLMoDataError(f"the mixture '{name}' needs image, text, pointing or tracking data: not available yet; available: {available}")
     if is_known(name):
-        check_name(name)
-        return [_group(name, name)]
+        if not is_data_file(name):
+            check_name(name)
+        return [KwargsMixture(datasets=[WeightedDataset(name)], name=name)]
     near = difflib.get_close_matches(name, MIXTURES, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"mixtures: {', '.join(MIXTURES)}, the name of a data set, a .jsonl or a .yaml file"
     raise OLMoConfigurationError(f"unknown mixture or data set '{name}'; {hint}")
@@ -160,13 +160,27 @@ def read_mixture(path: Path) -> list[KwargsMixture]:
     return groups
 
 
+def missing_sets(missing: Mapping[str, str], count: int) -> OLMoDataError:
+    """One error about all data sets (name -> what is wrong) that a mixture of `count` lacks, and how to get them."""
+    if count == 1:
+        return OLMoDataError(*missing.values())
+    lines = [f"{len(missing)} of the {count} data sets of the mixture cannot be read:", *(f"  {what}" for what in missing.values())]
+    readable = [name for name in missing if has_reader(name)]
+    if readable:
+        lines.append(f"to fetch what can be fetched: python scripts/download_datasets.py {' '.join(readable)}")
+    if len(readable) < len(missing):
+        number = len(missing) - len(readable)
+        lines.append(f"{number} of them have no reader in this version: put the others into a mixture of your own, a .yaml file")
+    return OLMoMissingDataError("\n".join(lines))
+
+
 def build_mixture(groups: list[KwargsMixture], split: str, moving_shapes: MovingShapesConfig) -> list[Member]:
     """Load every data set and give each its rate; members are sorted by name, rates sum to 1.
 
     All data sets are looked for before any of them is an error, so that one message tells everything that is missing.
     """
     members: dict[str, Member] = {}
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     for group in groups:
         if group.rate < 0:
             raise OLMoConfigurationError(f"the rate of mixture group '{group.name}' must not be negative, but is {group.rate}")
@@ -181,7 +195,7 @@ def build_mixture(groups: list[KwargsMixture], split: str, moving_shapes: Moving
             except OLMoDataFileError:
                 raise
             except OLMoDataError as err:
-                missing.append(str(err))
+                missing[entry.dataset_name] = str(err)
         total = sum(e.share(len(d)) for e, d in built)
         for entry, dataset in built:
             rate = entry.share(len(dataset)) / total * group.rate if total > 0 else 0.0
@@ -190,9 +204,7 @@ def build_mixture(groups: list[KwargsMixture], split: str, moving_shapes: Moving
             if rate > 0:
                 members[entry.dataset_name] = Member(entry.dataset_name, dataset, rate, entry.message_weight)
     if missing:
-        count = sum(len(g.datasets) for g in groups)
-        first = "" if count == 1 else f"{len(missing)} of the {count} data sets of the mixture cannot be read: "
-        raise OLMoDataError(first + "; ".join(missing))
+        raise missing_sets(missing, sum(len(g.datasets) for g in groups))
     if not members:
         raise OLMoConfigurationError("the mixture holds no data set with a positive rate")
     whole = sum(m.rate for m in members.values())

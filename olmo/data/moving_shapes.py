@@ -92,6 +92,11 @@ class MovingShapesConfig(BaseConfig):
         return self.num_train if split == "train" else self.num_test
 
 
+def check_split(name: str, split: str) -> None:
+    if split not in SPLITS:
+        raise OLMoDataError(f"{name} has the splits {' and '.join(SPLITS)}, not '{split}'")
+
+
 class MovingShapes:
     """Videos with their questions. Training: one example per video, its questions as branches of one message tree.
     Test: one example per question, with what scoring needs in `metadata`."""
@@ -100,8 +105,7 @@ class MovingShapes:
 
     def __init__(self, config: MovingShapesConfig | None = None, split: str = "train") -> None:
         self.config, self.split = config or MovingShapesConfig(), split
-        if split not in SPLITS:
-            raise OLMoDataError(f"moving_shapes has the splits {' and '.join(SPLITS)}, not '{split}'")
+        check_split(self.name, split)
         self.folder = ensure_generated(self.config, split)
         with open(self.folder / "annotations.jsonl") as file:
             records = [json.loads(line) for line in islice(file, self.config.count(split))]

@@ -182,10 +182,13 @@ def _cell(scene: Scene, shape: MovingShape) -> str:
 
 def render(scene: Scene, fps: int) -> np.ndarray:
     """All frames [F, size, size, 3] uint8; frame f is shown from f / fps seconds on."""
-    size = scene.size
+    return render_at(scene, np.arange(round(scene.seconds * fps)) / fps)
+
+
+def render_at(scene: Scene, times: np.ndarray) -> np.ndarray:
+    """The scene at these seconds, in order: [F, size, size, 3] uint8."""
     rng = np.random.default_rng(scene.texture_seed)
-    frames = np.repeat(_background(rng, size)[None], round(scene.seconds * fps), axis=0)  # [F, H, W, 3] int16
-    times = np.arange(len(frames)) / fps
+    frames = np.repeat(_background(rng, scene.size)[None], len(times), axis=0)  # [F, H, W, 3] int16
     for shape in scene.shapes:
         _draw(frames, shape, times, scene.horizontal)
     frames += _camera_noise(rng, frames.shape[:3])[..., None]

@@ -32,6 +32,8 @@ def results_of(
         timeout=timeout,
         collate_fn=_as_it_is,
         worker_init_fn=live_and_die_with_the_parent,
+        # Without one of its own it draws from that of the process, from which dropout is drawn too: a resumed run would go on shifted.
+        generator=torch.Generator(),
     )
     # The iterator is made here, in the main thread, because making it forks the workers.
     return _owned(iter(workers))

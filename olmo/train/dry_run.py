@@ -1,16 +1,19 @@
 """`--dry_run`: what a run would be, without memory for weights: parameters, tokens before and after pruning, FLOPs."""
 
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from olmo.batch import Batch
+from olmo.checkpoints import match_weights
+from olmo.checkpoints.stores import is_url
+from olmo.data.catalogue import writes_videos
 from olmo.data.moving_shapes import is_generated
-from olmo.data.paths import is_data_file
 from olmo.distributed import World
-from olmo.exceptions import OLMoDataError, OLMoDataFileError
+from olmo.exceptions import OLMoDataError, OLMoDataFileError, OLMoMissingDataError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.preprocessor import build_llm_tokenizer
 from olmo.nn.flops import FlopCount, flops_for_batch, format_flops
@@ -19,20 +22,44 @@ from olmo.preprocessing.example import dropped_cells
 from olmo.train.build import meta_model
 from olmo.train.config import TrainConfig
 from olmo.train.data import build_loader, synthetic_batch
+from olmo.train.rank_plan import plan_ranks, plan_table
+from olmo.train.start import check_start, find_start
 
 log = logging.getLogger(__name__)
 
 
-def dry_run(cfg: TrainConfig, world: World, console: Console) -> None:
-    """Check the config, build the model on the meta device, take one batch and describe all three."""
-    cfg.validate(world.size)
+def dry_run(cfg: TrainConfig, world: World, console: Console, fake_world: int | None = None) -> None:
+    """Check the config, build the model on the meta device, take one batch and describe all three.
+
+    `fake_world`: as if for so many ranks, whose plan is described too.
+    """
+    if fake_world is not None:
+        world = replace(world, size=fake_world)
+        console.print(plan_table(plan_ranks(cfg, fake_world)))
+    else:
+        cfg.validate(world.size)
     model = meta_model(cfg)
+    compare_start(cfg, model)
     batch = take_batch(cfg, world)
     if world.is_main:
         console.print(parameter_table(model))
         console.print(token_table(cfg, batch))
         console.print(flop_table(cfg, batch))
         console.print("dry run: nothing was trained", markup=False)
+
+
+def compare_start(cfg: TrainConfig, model: ModelBase) -> None:
+    """Whether a run could start from the checkpoint that is named, where that lies here."""
+    named = cfg.load_path or cfg.initial_model_checkpoint
+    if named is None:
+        return
+    if is_url(named) or not Path(named).exists():
+        log.info("the checkpoint %s is not here: whether it fits the model is not checked", named)
+        return
+    start = find_start(cfg)
+    check_start(start)
+    for line in match_weights(start.folder, model).describe():
+        log.info(line)
 
 
 def take_batch(cfg: TrainConfig, world: World) -> Batch:
@@ -46,21 +73,17 @@ def take_batch(cfg: TrainConfig, world: World) -> Batch:
         try:
             here = cfg.with_overrides(["data.num_workers=0", "data.prefetch_factor=null"])
             return next(iter(build_loader(here, world, tokenizer=tokenizer, rows=rows)))
-        except OLMoDataFileError:
-            raise
         except OLMoDataError as err:
-            missing = str(err).partition(";")[0]
+            if isinstance(err, OLMoDataFileError) and not isinstance(err, OLMoMissingDataError):
+                raise
+            missing = str(err).splitlines()[0].partition(";")[0].removesuffix(":")
     log.info("a synthetic batch of the configured shapes stands in for the data: %s", missing)
     return synthetic_batch(cfg, tokenizer, rows)
 
 
 def not_generated(cfg: TrainConfig) -> str | None:
     """A dry run generates nothing: which generated data set is not there yet, or None."""
-    wanted = any(
-        d.dataset_name.startswith("moving_shapes") and not is_data_file(d.dataset_name)
-        for group in cfg.data.groups()
-        for d in group.datasets
-    )
+    wanted = any(writes_videos(d.dataset_name) for group in cfg.data.groups() for d in group.datasets)
     there = not wanted or is_generated(cfg.data.moving_shapes, cfg.data.split)
     return None if there else "moving_shapes has not been generated yet"
 

@@ -6,6 +6,7 @@ gives only its `model`, to which the published fine-tuning settings of preproces
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -33,22 +34,39 @@ def build_parser(prog: str | None = None) -> CommandParser:
     parser.add_argument("--seq_len", type=int, help=f"tokens per sequence, counted after pruning ({DEFAULT_SEQ_LEN})")
     parser.add_argument("--packing", action="store_true", help="pack several examples into one sequence")
     parser.add_argument("--use_temporal_video_olmo", action="store_true", help="score and prune visual tokens (STTS)")
-    parser.add_argument("--num_workers", type=int, help="data processes per rank (6)")
-    parser.add_argument("--prefetch_factor", type=int, help="batches that each data process prepares ahead (4)")
     parser.add_argument("--model", choices=["video"], default="video", help="accepted for compatibility; there is one kind")
-    parser.add_argument("--cp_degree", type=int, default=1, help="sequences are not split over devices: only 1")
+    parser.add_argument("--cp_degree", type=int, help="ranks that share every sequence and its frames (1)")
+    add_running_flags(parser, workers=6)
+    return parser
+
+
+def add_running_flags(parser: CommandParser, workers: int) -> None:
+    """What every training command takes; `workers` is its default."""
+    parser.add_argument("--num_workers", type=int, help=f"data processes per rank ({workers})")
+    parser.add_argument("--prefetch_factor", type=int, help="batches that each data process prepares ahead (4)")
     parser.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     parser.add_argument("--dry_run", action="store_true", help="build on the meta device, describe one batch and stop")
+    parser.add_argument("--fake_world", type=int, metavar="N", help="with --dry_run: plan a run on N ranks, in one process")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and more log lines")
-    return parser
 
 
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
     """(flags, `key=value` overrides)."""
     args, overrides = build_parser(prog).parse_with_overrides(argv)
-    if args.cp_degree != 1:
-        raise OLMoCliError(f"--cp_degree={args.cp_degree}: sequences are not split over devices here, only 1 is offered")
+    check_fake_world(args)
     return args, overrides
+
+
+def check_fake_world(args: argparse.Namespace) -> None:
+    """Ranks that are not there can be planned, by one process, but not trained on."""
+    if args.fake_world is None:
+        return
+    if not args.dry_run:
+        raise OLMoCliError(f"--fake_world={args.fake_world} needs --dry_run: nothing is trained on ranks that are not there")
+    if args.fake_world < 1:
+        raise OLMoCliError(f"--fake_world={args.fake_world}: must be at least 1")
+    if "MASTER_ADDR" in os.environ:
+        raise OLMoCliError(f"--fake_world={args.fake_world}: one process plans for all ranks; start it without torchrun")
 
 
 def published_defaults() -> dict[str, Any]:
@@ -148,34 +166,54 @@ def build_train_config(args: argparse.Namespace, overrides: Sequence[str]):
         if not isinstance(cfg.model, TemporalVideoOlmoConfig):
             cfg.model = TemporalVideoOlmoConfig.from_molmo2(cfg.model)
     cfg = cfg.with_overrides([*flag_overrides(args, cfg), *overrides])
+    settle_prefetching(cfg, args, overrides)
+    return cfg
+
+
+def settle_prefetching(cfg: Any, args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Without data processes nothing is prepared ahead, unless that was asked for (which is then refused)."""
     given = args.prefetch_factor is not None or any(o.startswith("data.prefetch_factor=") for o in overrides)
     if cfg.data.num_workers == 0 and not given:
         cfg.data.prefetch_factor = None
-    return cfg
+
+
+def given_flags(args: argparse.Namespace, values: dict[str, Any] | None = None) -> list[str]:
+    """Overrides for the values that are given; without `values` those of the flags that all training commands have."""
+    if values is None:
+        values = {
+            "global_train_batch_size": args.global_batch_size,
+            "device_train_microbatch_size": args.device_batch_size,
+            "data.sequence_length": args.seq_len,
+            "data.num_workers": args.num_workers,
+            "data.prefetch_factor": args.prefetch_factor,
+        }
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
 def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
     """The mixture and the flags that were given, as overrides."""
-    given = {
-        "data.dataset": json.dumps(args.mixture, ensure_ascii=False),  # a path may hold what YAML reads otherwise
-        "global_train_batch_size": args.global_batch_size,
-        "device_train_microbatch_size": args.device_batch_size,
-        "data.sequence_length": args.seq_len,
-        "data.num_workers": args.num_workers,
-        "data.prefetch_factor": args.prefetch_factor,
-    }
-    flags = [f"{key}={value}" for key, value in given.items() if value is not None]
+    mixture = json.dumps(args.mixture, ensure_ascii=False)  # a path may hold what YAML reads otherwise
+    groups = given_flags(args, {"parallelism.context_parallel_config.degree": args.cp_degree})
+    flags = [f"data.dataset={mixture}", *given_flags(args), *groups]
     if args.packing and cfg.data.packing is None:
         flags.append(f"data.packing={json.dumps(PACKING)}")
     return flags
 
 
 def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = False) -> int:
-    """The command. `always_pack`: as if `--packing` were given (the Molmo2 launcher has no such flag and always packs)."""
+    """The command. `always_pack`: as if `--packing` were given (the Molmo2 launcher has no such flag and always packs).
+
+    Returns 0 for a run that is finished and for one that stopped and can be continued: torchrun makes every other status a failure of
+    the job. `ended.json` in the save folder says which.
+    """
     args, overrides = parse(argv, prog)
     args.packing = args.packing or always_pack
     # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
-    cfg = build_train_config(args, overrides)
+    return launch(build_train_config(args, overrides), args, argv, prog)
+
+
+def launch(cfg: Any, args: argparse.Namespace, argv: Sequence[str], prog: str | None) -> int:
+    """Print, describe or train, as the flags say."""
     if args.print_config:
         print(cfg.to_yaml(), end="")
         return 0
@@ -186,7 +224,7 @@ def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = Fa
         if args.dry_run:
             from olmo.train.dry_run import dry_run
 
-            dry_run(cfg, world, console)
+            dry_run(cfg, world, console, args.fake_world)
             return 0
         from olmo.train.run import train
 

@@ -7,7 +7,7 @@ import pytest
 from olmo.data.catalogue import ALIASES, ROWS, check_name, get_dataset, is_known
 from olmo.data.mixtures import MIXTURES, KwargsMixture, WeightedDataset, build_mixture, mixture_by_name
 from olmo.data.moving_shapes import MovingShapesConfig
-from olmo.exceptions import OLMoConfigurationError, OLMoDataError
+from olmo.exceptions import OLMoConfigurationError, OLMoDataError, OLMoMissingDataError
 
 ACADEMIC = "all-v5-video-academic-only"
 BENCHMARKS = (
@@ -44,7 +44,7 @@ def test_every_name_of_the_academic_mixture_resolves(no_data):
 
 
 def test_a_mixture_names_everything_that_is_missing(no_data):
-    with pytest.raises(OLMoDataError, match="34 of the 34 data sets") as caught:
+    with pytest.raises(OLMoMissingDataError, match="34 of the 34 data sets") as caught:
         build_mixture(mixture_by_name(ACADEMIC), "train", MovingShapesConfig())
     assert all(d.dataset_name in str(caught.value) for d in MIXTURES[ACADEMIC][0].datasets)
 
@@ -87,10 +87,50 @@ def test_other_families_are_not_available_yet(name, kind):
         mixture_by_name(name)
 
 
-@pytest.mark.parametrize("name", ["molmo2", "debug", "molmo_point"])
-def test_other_mixtures_are_not_available_yet(name):
-    with pytest.raises(OLMoDataError, match=f"the mixture '{name}' needs .*: not available yet; available: moving_shapes"):
-        mixture_by_name(name)
+RATES = {
+    "molmo2": (0.15, 0.2, 0.25, 0.15, 0.15, 0.1, 0.0995, 0.0005),
+    "molmo_point": (0.15, 0.2, 0.25, 0.12, 0.11, 0.07, 0.0995, 0.0005),
+    "molmo_point_long_context": (0.15, 0.2, 0.25, 0.12, 0.11, 0.07, 0.0995, 0.0005),
+    "debug": (0.1, 0.2, 0.25, 0.1, 0.099, 0.001),
+    "tracking": (0.4, 0.05, 0.2, 0.01, 0.15, 0.2, 0.1),
+    "pretrain": (0.6, 0.3, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_published_mixtures_hold_known_sets_at_their_rates(name):
+    """Every member is a set of the catalogue or a published one without a reader; none is in there twice."""
+    groups = mixture_by_name(name)
+    assert tuple(group.rate for group in groups) == RATES[name]
+    members = [d.dataset_name for group in groups for d in group.datasets]
+    assert all(is_known(m) for m in members) and len(set(members)) == len(members)
+
+
+def test_sizes_of_the_published_groups():
+    sizes = {group.name: len(group.datasets) for group in mixture_by_name("molmo2")}
+    assert (sizes["demo"], sizes["video_academic"], sizes["image_academic"]) == (6, 34, 32)
+    assert (sizes["video_pointing"], sizes["image_pointing"], sizes["nlp"], sizes["hardcodes"]) == (4, 5, 1, 1)
+    assert sizes["tracking"] + 2 == {g.name: len(g.datasets) for g in mixture_by_name("molmo_point")}["tracking"]
+
+
+def test_published_shares_of_the_captions_group(monkeypatch):
+    """The shares that the paper prints for a group of known sizes, in percent of all samples."""
+    sizes = {"vixmo3_top_level_captions_min_3": 100_000, "pixmo_cap_qa_as_user_qa": 190_000, "pixmo_ask_model_anything": 71_000}
+    sizes |= {"pixmo_multi_image_qa_multi_only_max5": 45_000, "molmo2_human_qa": 43_000, "pixmo_cap": 700_000}
+    monkeypatch.setattr("olmo.data.mixtures.get_dataset", lambda name, split, **_: Sized(sizes[name]))
+    (demo,) = (group for group in mixture_by_name("molmo2") if group.name == "demo")
+    rates = {m.name: 13.64 * m.rate for m in build_mixture([demo], "train", MovingShapesConfig())}
+    found = [rates[n] for n in sizes]
+    assert found == pytest.approx([3.38, 3.11, 1.90, 1.51, 1.48, 2.26], abs=0.06)
+
+
+def test_a_tracked_set_has_the_rate_of_its_kind():
+    """Every member has the whole rate of its kind, on top of the root of its size."""
+    (tracking,) = (group for group in mixture_by_name("molmo2") if group.name == "tracking")
+    members = {d.dataset_name: d for d in tracking.datasets}
+    assert members["mevis_track"].sampling_rate == pytest.approx(0.4 / 1.11, abs=1e-6)
+    assert members["vicas_ground"].share(7) == pytest.approx(0.2 / 1.11 * math.sqrt(30000), rel=1e-5)
+    assert {d.message_weight for d in tracking.datasets} == {0.2}
 
 
 def test_typos_get_the_nearest_name(no_data):

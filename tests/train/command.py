@@ -1,12 +1,16 @@
 """Running the training command in this process, and reading what it left."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from olmo.launch import run_command
 from olmo.train.sft import main
 
 CONFIG = Path(__file__).with_name("six_blocks.yaml")
+REPO = Path(__file__).resolve().parents[2]
 
 
 def launch(*words: str) -> int:
@@ -18,12 +22,20 @@ def train(save_folder, *words: str) -> int:
     return launch(CONFIG, "moving_shapes", f"--save_folder={save_folder}", "--use_temporal_video_olmo", *words)
 
 
+def two_ranks_with(fault: str, step: int, rank: int, save_folder, *words: str) -> subprocess.CompletedProcess:
+    """The command with torchrun and two ranks, and a fault of `tests.train.faulty` in one of them."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.train.faulty", fault, step, rank]
+    argv = [sys.executable, *torchrun, CONFIG, "moving_shapes", f"--save_folder={save_folder}", "--device_batch_size=1", *words]
+    environment = os.environ | {"PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([str(word) for word in argv], env=environment, cwd=REPO, capture_output=True, text=True, timeout=280)
+
+
 def records(save_folder) -> list[dict]:
     return [json.loads(line) for line in (Path(save_folder) / "metrics.jsonl").read_text().splitlines()]
 
 
-NOT_COMPARED = ("throughput/", "data/")
-"""Times, and counters of what this start has read (a resumed run reads again what waited in the packer)."""
+NOT_COMPARED = ("throughput/", "data/", "System/")
+"""Times, memory, and counters of what this start has read (a resumed run reads again what waited in the packer)."""
 
 
 def without_times(record: dict) -> dict:

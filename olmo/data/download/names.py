@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from olmo.data.catalogue import ROWS, Row, check_name
+from olmo.data.catalogue import ROWS, Row, check_name, has_reader
 from olmo.data.mixtures import MIXTURES, mixture_by_name
 from olmo.data.paths import is_data_file
 from olmo.exceptions import OLMoDataError
@@ -45,5 +45,5 @@ def _names_of(word: str) -> list[tuple[str, str | None]]:
     mixture = TRAIN_MIXTURE if word == "train" else word
     if mixture in MIXTURES or mixture.endswith((".yaml", ".yml")):
         members = [entry.dataset_name for group in mixture_by_name(mixture) for entry in group.datasets]
-        return [(name, "train") for name in members if not is_data_file(name)]
+        return [(name, "train") for name in members if not is_data_file(name) and has_reader(name)]
     return [(word, None)]

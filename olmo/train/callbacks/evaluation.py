@@ -35,6 +35,8 @@ class Evaluator(Callback):
     Stands before the callbacks that report: its scores go into the record of the step, as `eval/<task>/<score>`.
     """
 
+    patience = 24.0
+
     def __init__(self, cfg: TrainConfig) -> None:
         self.cfg, self.block = cfg, cfg.evaluation
         self.tasks = cfg.evaluation.resolved()
