@@ -25,6 +25,7 @@ CORE = [
 EXTRAS = {
     "gpu": ["torchvision>=0.25", "flash-attn>=2.6"],
     "wandb": ["wandb>=0.19"],
+    "tensorboard": ["tensorboard>=2.18"],
     "video": ["torchcodec>=0.10"],
     "data": ["pyarrow>=17"],
     # Matching of points, and HOTA (whose package pulls opencv-python, which nothing here uses).
@@ -39,6 +40,7 @@ EXTRAS = {
         "setuptools>=77",
         "torchvision>=0.25",
         "wandb>=0.19",
+        "tensorboard>=2.18",
         "pyarrow>=17",
         # trackeval itself is installed without what it pulls, see constraints.txt.
         "scipy>=1.15",

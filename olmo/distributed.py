@@ -36,10 +36,12 @@ class World:
 
 @contextmanager
 def distributed_world() -> Iterator[World]:
-    """Join the process group that torchrun describes (nccl on GPUs, gloo on CPUs) and always leave it again.
+    """Join the process group that torchrun describes (nccl on GPUs, gloo on CPUs) and leave it again.
 
     Leaving matters: a process that exits with a live group aborts instead of returning its status. A sharded model refers
     to its group in reference cycles, so these are collected first; what is left of a group would die with the interpreter.
+    After an error of one of several ranks it is not left, because that may wait for ranks that are stuck: `olmo/leaving.py` ends the
+    process.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
@@ -67,10 +69,17 @@ def distributed_world() -> Iterator[World]:
         )
     try:
         yield World(rank, local_rank, size, device)
-    finally:
-        if needs_group and dist.is_initialized():
-            gc.collect()
-            dist.destroy_process_group()
+    except BaseException:
+        if size == 1:
+            _leave_group()
+        raise
+    _leave_group()
+
+
+def _leave_group() -> None:
+    if initialized():
+        gc.collect()
+        dist.destroy_process_group()
 
 
 def initialized() -> bool:

@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, NoReturn
 
 from olmo.config import parse_overrides, read_yaml
 from olmo.config_files import config_names, find_config
-from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoDataFileError, OLMoError
+from olmo.exceptions import OLMoCliError, OLMoConfigurationError, OLMoDataFileError, OLMoError, first_line
+from olmo.leaving import ECHO_DELAY, among_others, is_echo, leave, note_cause
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -48,23 +50,47 @@ def run_command(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]
     """Run `main(argv)` and return the exit status; an error meant for the user is one line on stderr (for a data file of the
     user's own, one more for each place where it is wrong).
 
-    With `--debug` among the words the traceback is shown too. Errors that every rank makes alike are printed by rank 0.
+    With `--debug` among the words the traceback is shown too. Errors that every rank makes alike are printed by rank 0. A rank that
+    fails does not return from here: see `olmo/leaving.py`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    status = _run(main, argv)
+    if status and among_others():
+        leave(status)
+    return status
+
+
+def _run(main: Callable[[Sequence[str]], int | None], argv: list[str]) -> int:
     rank = int(os.environ.get("RANK", "0"))
     try:
         return main(argv) or 0
-    except OLMoError as err:
-        if "--debug" in argv:
-            traceback.print_exc()
-        if rank == 0 or not isinstance(err, OLMoCliError | OLMoConfigurationError | OLMoDataFileError):
-            where = f" (rank {rank})" if rank else ""
-            lines = str(err).splitlines() if isinstance(err, OLMoDataFileError) else [str(err)]
-            print(f"error{where}: " + "\n".join(" ".join(line.split()) for line in lines), file=sys.stderr, flush=True)
-        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as err:
+        if among_others() and is_echo(err):
+            sentence = f"another rank is gone: {first_line(err)}"
+            print(f"error (rank {rank}): {sentence}", file=sys.stderr, flush=True)
+            time.sleep(ECHO_DELAY)
+        elif isinstance(err, OLMoError):
+            sentence = " ".join(str(err).split())
+            _print_error(err, rank, debug="--debug" in argv)
+        elif among_others():
+            sentence = f"{type(err).__name__}: {' '.join(str(err).split())}"
+            traceback.print_exc()
+        else:
+            raise
+        note_cause(sentence)
+        return 1
+
+
+def _print_error(err: OLMoError, rank: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    if rank == 0 or not isinstance(err, OLMoCliError | OLMoConfigurationError | OLMoDataFileError):
+        where = f" (rank {rank})" if rank else ""
+        lines = str(err).splitlines() if isinstance(err, OLMoDataFileError) else [str(err)]
+        print(f"error{where}: " + "\n".join(" ".join(line.split()) for line in lines), file=sys.stderr, flush=True)
 
 
 def setup_logging(rank: int = 0, debug: bool = False, stderr: bool = False) -> Any:

@@ -161,7 +161,7 @@ class Demo:
 
     def report(self) -> None:
         from olmo.eval.report import ReportRun, build_report
-        from olmo.eval.results import read_records
+        from olmo.json_lines import read_records
 
         runs = []
         for model in MODELS:
@@ -269,7 +269,7 @@ class Demo:
         return shlex.join(words)
 
     def settings(self) -> dict[str, dict[str, str]]:
-        from olmo.eval.versions import versions
+        from olmo.provenance import versions
 
         llm, vit = self.config["model"]["llm"], self.config["model"]["vision_backbone"]["vit"]
         video = self.config["model"]["mm_preprocessor"]["video"]

@@ -71,6 +71,13 @@ def _no_network():
         yield
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests note with `record_property("note", text)`, also when they pass and also from parallel workers."""
+    reports = [r for outcome in ("passed", "failed") for r in terminalreporter.stats.get(outcome, [])]
+    for note in dict.fromkeys(text for r in reports for key, text in r.user_properties if key == "note"):
+        terminalreporter.write_line(note)
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """Root of the checkout."""

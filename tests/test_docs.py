@@ -174,6 +174,12 @@ def check_memory(command: str, tmp_path: Path) -> None:
     assert args.page == "docs/memory.md" or shape_of(training_config(args, words), args.frames).rows
 
 
+def check_replay(command: str, tmp_path: Path) -> None:
+    from olmo.train.replay import parse
+
+    assert parse(program_words(command)[1])[0].dump.endswith(".pt")
+
+
 def check_gpu(command: str, tmp_path: Path) -> None:
     from scripts.gpu_check import PARTS, build_parser
 
@@ -206,6 +212,18 @@ def check_eval_report(command: str, tmp_path: Path) -> None:
     from olmo.eval.report.command import build_parser
 
     build_parser().parse_args(program_words(command)[1])
+
+
+def check_plot_run(command: str, tmp_path: Path) -> None:
+    """Words parse; the page goes into the folder of a run that a command of the documents makes."""
+    from olmo.visualize.run_command import parse
+
+    words = program_words(command)[1]
+    runs = [word for word in words if word.startswith("runs/")]
+    assert runs and all(any(f"--save_folder={run}" in other.split() for _, other in COMMANDS) for run in runs)
+    for run in runs:
+        (tmp_path / run).mkdir(parents=True)
+    parse([str(tmp_path / word) if word in runs else word for word in words])
 
 
 def check_sweep(command: str, tmp_path: Path) -> None:
@@ -263,11 +281,13 @@ CHECKS = [
     (r"python scripts/benchmark\.py .*", check_benchmark),
     (r"python scripts/estimate_memory\.py .*", check_memory),
     (r"python scripts/gpu_check\.py.*", check_gpu),
+    (r"python scripts/replay_batch\.py .*", check_replay),
     (r"python scripts/make_moving_shapes\.py .*", check_generator),
     (r"python scripts/download_datasets\.py .*", check_download),
     (r"python scripts/data_doctor\.py .*", check_doctor),
     (r"python scripts/compare_evals\.py .*", check_comparison),
     (r"python scripts/eval_report\.py .*", check_eval_report),
+    (r"python scripts/plot_run\.py .*", check_plot_run),
     (r"python scripts/sweep\.py .*", check_sweep),
     (r"python scripts/judge\.py .*", check_judge),
     (r"python -m lmms_eval .*", check_lmms),
@@ -379,6 +399,8 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert (tmp_path / "runs/tiny/metrics.jsonl").is_file() and (tmp_path / "runs/tiny/step3/config.yaml").is_file()
     follow("docs/usage.md", "torchrun --nproc-per-node 2", *small)
     assert (tmp_path / "runs/two/step3/train/rank1.pt").is_file()
+    page = follow("docs/watching.md", "python scripts/plot_run.py runs/tiny runs/two")
+    assert "tiny up to step 3, two up to step 3" in page and "http-equiv" not in (tmp_path / "compared.html").read_text()
     (tmp_path / "runs/demo").mkdir()
     (tmp_path / "runs/demo/stts").symlink_to(tmp_path / "runs/tiny")
     follow("README.md", "python launch_scripts/eval_molmo2.py runs/demo/stts", "--data.moving_shapes.num_test=8", "--num_workers=0")
@@ -405,7 +427,7 @@ def test_a_stranger_follows_the_documents(tmp_path):
     assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
     assert "tgif" in follow("docs/data.md", "python scripts/download_datasets.py --list")
     assert "all is well" in follow("docs/data.md", "python scripts/data_doctor.py moving_shapes_debug")
-    follow("docs/usage.md", "python launch_scripts/train_image_video_sft.py tiny", *small)
+    follow("docs/usage.md", "python launch_scripts/train_image_video_sft.py tiny moving_shapes --save_folder=runs/adapted", *small)
     for command in ("merge_lora", "ema"):
         assert "unsharded" in follow("docs/usage.md", f"python scripts/checkpoint.py {command}")
     assert "peak" in follow("docs/memory.md", "python scripts/estimate_memory.py tiny")

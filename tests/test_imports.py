@@ -14,13 +14,16 @@ PACKAGE = REPO / "olmo"
 LEAFS = {
     "exceptions",
     "host_memory",
+    "json_lines",
     "config",
     "config_files",
     "batch",
     "budget",
     "distributed",
     "pixels",
+    "pages",
     "processes",
+    "provenance",
     "safetensors_files",
     "version",
     "weights",
@@ -48,6 +51,7 @@ ALLOWED = {
 # Slow to import, optional, or both: imported where they are used.
 HEAVY = {
     "wandb",
+    "tensorboard",
     "decord",
     "torchcodec",
     "torchvision",

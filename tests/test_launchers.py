@@ -332,7 +332,7 @@ def test_help_is_quick_and_needs_no_torch(script):
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.merge=true"), "merge"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.prune_at=9"), "prune_at"),
         (("tiny", "moving_shapes", "--model.vision_backbone.vit.prune_method=magic"), "prune_method"),
-        (("tiny", "moving_shapes", "--cp_degree=2"), "--cp_degree=2"),
+        (("tiny", "moving_shapes", "--cp_degree=2"), "context_parallel_config.degree=2 ranks per sequence"),
         (("tiny", "moving_shapes", "--batch_divisor=device_batch"), "batch_divisor=device_batch is not offered, only global_batch"),
         (("tiny", "moving_shapes", "--data.num_workers=0", "--data.prefetch_factor=2"), "data.prefetch_factor needs data.num_workers"),
         (("tiny", "moving_shapes", "--seq_len=64"), "leaves no room for text in seq_len 64"),
@@ -395,10 +395,10 @@ def test_published_config_file_is_read(tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert TrainConfig.from_dict(raw).global_train_batch_size == 4
     assert len(caplog.records) == 1 and "compile_loss" in caplog.text and "fsdp.fsdp2" in caplog.text
-    raw["parallelism"]["context_parallel_config"]["degree"] = 4
+    raw["parallelism"]["context_parallel_config"]["attention_type"] = "ring"
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump(raw))
-    with pytest.raises(Exception, match="degree=4 is not offered, only 1: sequences are not split over devices"):
+    with pytest.raises(Exception, match="attention_type=ring is not offered, only ulysses"):
         TrainConfig.load(path)
 
 

@@ -58,6 +58,13 @@ def test_the_files_of_the_pruning_stay_readable():
     assert sum(sizes.values()) < 1500, sizes
 
 
+def test_the_trainer_stays_small():
+    """A core, and callbacks that each have one idea."""
+    sizes = {p.relative_to(REPO): lines(p) for p in SOURCES if p.is_relative_to(REPO / "olmo/train")}
+    assert {str(p): n for p, n in sizes.items() if n >= (300 if "callbacks" in p.parts else 500)} == {}
+    assert sizes[Path("olmo/train/trainer.py")] < 200
+
+
 TEXT = [p for p in tracked("*.py", "*.md", "*.yaml", "*.toml", "*.txt", "*.in", "*.j2", "Makefile", ".ci/run", "LICENSE")]
 
 

@@ -147,7 +147,7 @@ def test_metadata_of_the_wheel(wheel):
     archive = zipfile.ZipFile(wheel)
     meta = HeaderParser().parsestr(archive.read(next(n for n in archive.namelist() if n.endswith("/METADATA"))).decode())
     assert meta["Name"] == "olmo" and meta["Version"] == __version__ and meta["Requires-Python"] == ">=3.11"
-    assert {"gpu", "wandb", "video", "data", "eval", "cloud", "test", "dev"} <= set(meta.get_all("Provides-Extra"))
+    assert {"gpu", "wandb", "tensorboard", "video", "data", "eval", "cloud", "test", "dev"} <= set(meta.get_all("Provides-Extra"))
     lines = [x for x in (REPO / "constraints.txt").read_text().splitlines() if x and not x.startswith("#")]
     pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
     for text in meta.get_all("Requires-Dist"):

@@ -3,15 +3,14 @@
 import json
 import os
 import platform
-import subprocess
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from olmo.exceptions import OLMoDataError
+from olmo.provenance import checkout, package_versions, processor_name
 
 PACKAGES = ("torch", "transformers", "numpy", "triton", "flash-attn")
 
@@ -90,12 +89,12 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What the numbers depend on besides the code."""
     cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "device": torch.cuda.get_device_name(device) if cuda else processor_name(),
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.system(),
-        "packages": {name: v for name in PACKAGES if (v := _version(name)) is not None},
+        "packages": package_versions(PACKAGES),
         "cuda": torch.version.cuda if cuda else None,
     }
 
@@ -105,30 +104,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device).lower().replace(" ", "_")
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def current_commit() -> str | None:
-    """The commit of the checkout that this file lies in, with a mark if files differ from it; in a copy without history, what
-    `SOURCE_COMMIT` says."""
-    if told := os.environ.get("SOURCE_COMMIT"):
-        return told
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    """The commit of the checkout, with a mark if files differ from it."""
+    commit, changed = checkout()
+    return f"{commit}-dirty" if changed else commit

@@ -226,6 +226,16 @@ class TrainLoader:
         if self.rank == 0:
             log.warning(message)
 
+    @property
+    def epoch_size(self) -> int:
+        """Examples of all data sets of the mixture."""
+        return sum(s.size for s in self.source.stream.sources)
+
+    @property
+    def drawn(self) -> int:
+        """Places of the stream whose examples were in the batches handed out so far, on all ranks."""
+        return self._position.next - self.cfg.start_index - len(self._position.waiting)
+
     def _data_name(self) -> str:
         sources = ", ".join(f"{s.name} {s.size} {s.rate:.6f}" for s in self.source.stream.sources)
         return f"{sources}; seed {self.cfg.seed}, start {self.cfg.start_index}, shuffle {self.cfg.shuffle}"

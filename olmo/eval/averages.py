@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from olmo.eval.metrics import METRICS
-from olmo.eval.results import PREDICTIONS, read_records, write_whole
+from olmo.eval.results import PREDICTIONS
 from olmo.eval.statistics import UNRELIABLE, Average, average_of_tasks
 from olmo.eval.task import Task
 from olmo.eval.task_table import AVERAGES
 from olmo.eval.tasks import resolve_tasks
+from olmo.json_lines import read_records, write_whole
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from olmo.eval.ranks import patient_group
 from olmo.eval.results import ResultFolder, result_folder, weights_fingerprint
 from olmo.eval.runner import answer_questions, finish, format_scores, sum_parts, unanswered
 from olmo.eval.task import Task
-from olmo.eval.versions import versions
 from olmo.exceptions import OLMoCliError, OLMoDataError, OLMoDataFileError, OLMoEnvironmentError, first_line
 from olmo.inference.api import VideoQA, load_with_overrides, precision_of
+from olmo.provenance import versions
 
 log = logging.getLogger(__name__)
 

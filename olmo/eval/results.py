@@ -7,14 +7,14 @@ appended as answers come), `starts.jsonl` (with what software and in how many pr
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from olmo.eval.task import Task
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
+from olmo.json_lines import append_records, as_lines, cut_partial_line, read_records, write_through, write_whole
 
 PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.json"
@@ -120,16 +120,13 @@ class ResultFolder:
         """Add lines to this rank's file; they are on disk when this returns."""
         if self._own is None:
             file = self.path / (PREDICTIONS if self.rank == 0 else f"predictions.rank{self.rank}.jsonl")
-            _cut_partial_line(file)
+            cut_partial_line(file)
             self._own = self._writing(lambda: open(file, "a", encoding="utf-8"))
-        self._writing(lambda: _append(self._own, _as_lines(records)))
+        self._writing(lambda: write_through(self._own, as_lines(records)))
 
     def note_start(self, facts: dict[str, Any]) -> None:
         """Rank 0: with what these questions are about to be answered."""
-        file = self.path / STARTS
-        _cut_partial_line(file)
-        with self._writing(lambda: open(file, "a", encoding="utf-8")) as out:
-            self._writing(lambda: _append(out, _as_lines([facts])))
+        self._writing(lambda: append_records(self.path / STARTS, [facts]))
 
     def read_starts(self) -> list[dict[str, Any]]:
         file = self.path / STARTS
@@ -145,7 +142,7 @@ class ResultFolder:
     def merge(self) -> list[dict[str, Any]]:
         """Rank 0, after every rank has closed: one `predictions.jsonl` in the order of the data set."""
         records = sorted(self.read_predictions(), key=lambda r: r["order"])
-        self._replace(PREDICTIONS, _as_lines(records))
+        self._replace(PREDICTIONS, as_lines(records))
         for part in self.path.glob("predictions.rank*.jsonl"):
             part.unlink()
         return records
@@ -170,41 +167,6 @@ class ResultFolder:
             return action()
         except OSError as err:
             raise OLMoEnvironmentError(f"cannot write results to {self.path}: {err.strerror or err}") from None
-
-
-def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a predictions file that end in a newline: the last one may have been cut by a crash."""
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    temporary = file.with_name(f"{file.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as out:
-        _append(out, text)
-    temporary.replace(file)
-
-
-def _append(file: IO[str], text: str) -> None:
-    """Write text that is on disk when this returns, whatever happens to the process or the machine then."""
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _as_lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-
-
-def _cut_partial_line(file: Path) -> None:
-    """Remove what a crash left behind the last newline, so that the next line starts on its own."""
-    if not file.is_file():
-        return
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole != len(content):
-        os.truncate(file, whole)
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

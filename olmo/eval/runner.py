@@ -14,9 +14,9 @@ from olmo.eval.questions import Question, QuestionBatch, QuestionBatches, kept_p
 from olmo.eval.results import ResultFolder
 from olmo.eval.statistics import Score, format_table, score
 from olmo.eval.task import Task
-from olmo.eval.versions import versions
 from olmo.inference.api import VideoQA
 from olmo.inference.generation import GenerationOutput
+from olmo.provenance import versions
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,11 @@ from typing import Any
 from olmo.eval.judges.merge import with_judgements
 from olmo.eval.metrics import METRICS, Metric
 from olmo.eval.results import METRICS as FINISHED
-from olmo.eval.results import PREDICTIONS, SETTINGS, read_records
+from olmo.eval.results import PREDICTIONS, SETTINGS
 from olmo.eval.task_table import AVERAGES, TASKS
 from olmo.eval.tasks import own_task
 from olmo.exceptions import OLMoDataError
+from olmo.json_lines import read_records
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.nn.pruning_plan import CellGrid
+from olmo.pages.files import template_environment
 
 PAPER = np.array([244, 245, 247], dtype=np.float32)
 """Colour towards which dropped cells fade."""
@@ -120,32 +121,15 @@ def film_strip(
     }
 
 
-def template_environment(*packages: str):
-    """Jinja2 environment that finds the templates of this package and of those named."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    loaders = [PackageLoader(p, "templates") for p in ("olmo.inference", *packages)]
-    return Environment(loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
 def frame_titles(answer) -> list[str]:
     """What stands below every frame: its time, and whether it had few tokens."""
     slow = [True] * len(answer.frames) if answer.slow is None else answer.slow
     return [f"{float(t):.1f} s" + ("" if s else ", fast") for t, s in zip(answer.timestamps, slow, strict=True)]
 
 
-def save_page(path: Path, html: str) -> None:
-    """Write a page, and its folder, or say why not."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
-    except OSError as err:
-        raise OLMoEnvironmentError(f"cannot write {path}: {err.strerror or err}") from None
-
-
 def write_html(answer, path: Path, video: str, question: str) -> None:
     strip = film_strip(answer.frames, frame_titles(answer), answer.keep_cells, answer.scores, answer.grid)
-    page = template_environment().get_template("kept.html.j2")
+    page = template_environment("olmo.inference").get_template("kept.html.j2")
     path.write_text(page.render(strip=strip, answer=answer, video=video, question=question), encoding="utf-8")
 
 

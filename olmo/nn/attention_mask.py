@@ -16,6 +16,7 @@ from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention import attend
 from olmo.nn.block_mask import block_mask
+from olmo.nn.context_parallel import ContextParallel
 from olmo.nn.indices import check_total
 
 
@@ -116,7 +117,16 @@ class PlainCausal:
     """The rule where every row is one plain causal example: padding comes last, so nothing but later tokens is hidden."""
 
 
-Mask = torch.Tensor | BlockMask | ExampleMasks | PlainCausal
+@dataclass(frozen=True)
+class SharedMask:
+    """The rule for sequences of which every rank of a group holds a part."""
+
+    context: ContextParallel
+    mask: "Mask"
+    """For whole sequences."""
+
+
+Mask = torch.Tensor | BlockMask | ExampleMasks | PlainCausal | SharedMask
 """What a block of the decoder gets: the dense mask [B, 1, S, S], or one of the cheaper forms of the same rule."""
 
 
@@ -161,6 +171,9 @@ _flex_attention = None
 
 def masked_attention(q, k, v, mask: Mask | None, *, dropout: float = 0.0):
     """Attention of q [B, H, S, hd] over k, v [B, KV, S', hd] under any kind of mask."""
+    if isinstance(mask, SharedMask):
+        q, k, v = mask.context.to_heads(q, k, v)
+        return mask.context.to_tokens(masked_attention(q, k, v, mask.mask, dropout=dropout))
     if isinstance(mask, ExampleMasks):
         return attend_examples(q, k, v, mask, dropout)
     if isinstance(mask, PlainCausal):

@@ -39,3 +39,13 @@ def flat_positions(mask: Tensor, total: int, what: str) -> Tensor:
     """Indices [total] of the True entries of the flattened mask, which must be that many."""
     check_total(mask, total, what)
     return kept_indices(mask.flatten(), total)
+
+
+def kept_rows(token_pooling: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Bool [B, P]: the rows of `token_pooling` [B, P, G] that hold a patch and, with keep [B * T, N], whose patches are kept."""
+    rows = (token_pooling >= 0).any(-1)
+    if keep is None:
+        return rows
+    # a cell keeps or loses all of its patches
+    some_patch = token_pooling.amax(-1).clamp(min=0).long()
+    return rows & keep.view(len(token_pooling), -1).gather(1, some_patch)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 
 class LossTerms(NamedTuple):
-    """Weighted sums over tokens (0-d fp32); whoever knows the global batch divides by the global weight."""
+    """Weighted sums over tokens (0-d, in `sum_dtype`); whoever knows the global batch divides by the global weight."""
 
     ce: torch.Tensor
     """Sum of weight * cross entropy."""
@@ -22,6 +22,11 @@ class LossTerms(NamedTuple):
     """Sum of weight * (argmax == label)."""
     weight: torch.Tensor
     """Sum of weights."""
+
+
+def sum_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """What logits of a model in that type are held and summed in: fp32, of a model in fp64 fp64."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 class ChunkFunctions(NamedTuple):
@@ -51,7 +56,7 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         extra = None if extra is None else extra.to(dtype)
-    weights = weights.float().clamp(min=0.0).masked_fill(labels < 0, 0.0)
+    weights = weights.to(sum_dtype(hidden)).clamp(min=0.0).masked_fill(labels < 0, 0.0)
     ce, z, correct = _LinearCrossEntropy.apply(hidden, weight, bias, extra, labels.clamp(min=0), weights, chunk, functions or EAGER)
     return LossTerms(ce, z, correct, weights.sum())
 
@@ -59,25 +64,25 @@ def linear_cross_entropy(
 def naive_linear_cross_entropy(hidden, weight, labels, weights, bias=None, extra=None) -> LossTerms:
     """The same with all logits at once and plain autograd: the oracle, and the readable definition."""
     logits = linear_logits(hidden, weight, bias, extra)
-    weights = weights.float().clamp(min=0.0).masked_fill(labels < 0, 0.0)
+    weights = weights.to(logits.dtype).clamp(min=0.0).masked_fill(labels < 0, 0.0)
     labels = labels.clamp(min=0)
     ce = F.cross_entropy(logits, labels, reduction="none")
     z = logits.logsumexp(-1) ** 2
-    correct = (logits.argmax(-1) == labels).float()
+    correct = (logits.argmax(-1) == labels).to(logits.dtype)
     return LossTerms((ce * weights).sum(), (z * weights).sum(), (correct * weights).sum(), weights.sum())
 
 
 def linear_logits(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, extra: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """fp32 [n, V + V']: hidden [n, d] times weight [V, d] (with its bias), then times extra [V', d].
+    """[n, V + V'] in `sum_dtype`: hidden [n, d] times weight [V, d] (with its bias), then times extra [V', d].
 
     Two products joined: joining the matrices would copy the vocabulary for every token that is decoded.
     """
     logits = F.linear(hidden, weight, None if bias is None else bias.to(hidden.dtype))
     if extra is not None:
         logits = torch.cat([logits, F.linear(hidden, extra)], dim=1)
-    return logits.float()
+    return logits.to(sum_dtype(logits))
 
 
 def chunk_terms(hidden, weight, bias, extra, labels, weights):
@@ -90,7 +95,7 @@ def chunk_terms(hidden, weight, bias, extra, labels, weights):
 
 
 def chunk_gradient(hidden, weight, bias, extra, labels, weights, lse, grad_ce, grad_z):
-    """(gradient of the chunk's logits [c, V + V'] in the dtype of `hidden`, that of the bias [V] in fp32 or None)."""
+    """(gradient of the chunk's logits [c, V + V'] in the dtype of `hidden`, that of the bias [V] in `sum_dtype` or None)."""
     # d lse / d logits = p, so d ce = p - onehot and d z = 2 * lse * p
     grad = linear_logits(hidden, weight, bias, extra).sub_(lse[:, None]).exp_()
     grad *= (weights * (grad_ce + 2 * grad_z * lse))[:, None]
@@ -104,8 +109,8 @@ EAGER = ChunkFunctions(chunk_terms, chunk_gradient)
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, extra, labels, weights, chunk, functions):
-        lse = hidden.new_zeros(hidden.shape[0], dtype=torch.float32)
-        sums = [hidden.new_zeros((), dtype=torch.float32) for _ in range(3)]
+        lse = hidden.new_zeros(hidden.shape[0], dtype=sum_dtype(hidden))
+        sums = [hidden.new_zeros((), dtype=sum_dtype(hidden)) for _ in range(3)]
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             lse[rows], *terms = functions.terms(hidden[rows], weight, bias, extra, labels[rows], weights[rows])
@@ -120,9 +125,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_ce, grad_z, _):
         hidden, weight, bias, extra, labels, weights, lse = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        # summed up over the chunks in fp32
+        # summed up over the chunks
         grad_weight, grad_bias, grad_extra = (
-            torch.zeros_like(t, dtype=torch.float32) if needed else None
+            torch.zeros_like(t, dtype=sum_dtype(t)) if needed else None
             for t, needed in zip((weight, bias, extra), ctx.needs_input_grad[1:4], strict=True)
         )
         size = weight.shape[0]

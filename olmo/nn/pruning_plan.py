@@ -62,8 +62,8 @@ class CellGrid:
         if not self.regular:
             bottom, right = rows * h - self.grid[0] - top, columns * w - self.grid[1] - left
             x = F.pad(x, (0, 0, left, right, top, bottom))
-        x = x.view(x.shape[0], rows, h, columns, w, -1).transpose(2, 3)
-        return x.reshape(x.shape[0], rows * columns, h * w, -1)
+        x = x.view(x.shape[0], rows, h, columns, w, x.shape[-1]).transpose(2, 3)
+        return x.reshape(x.shape[0], rows * columns, h * w, x.shape[-1])
 
     def join(self, x: Tensor) -> Tensor:
         """Cells [F, C, G, D] back to patches [F, N, D]: undoes `split`."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from olmo.budget import cells_within_budget
 from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
+from olmo.nn.frame_shares import AllFrames, FrameShare
 from olmo.nn.image_vit import ImageVit, SiglipVisionTransformer, VisionBackboneType, VitAttention, VitConfig, trunc_normal_fan_in
 from olmo.nn.pruning_methods import METHODS, CellScores, neighbour_similarity, select
 from olmo.nn.pruning_plan import CellGrid, PruningPlan, cell_grid
@@ -213,12 +214,14 @@ class PrunedPatches:
     """[n] which of the F * N patches each row of `patches` holds; None = all of them, in order."""
     scores: Tensor | None = None
     """[P, C] of the prunable frames."""
+    own_scores: Tensor | None = None
+    """The scores, with their gradient, of the prunable frames that this rank computed: the same unless frames are shared."""
     fast_scores: Tensor | None = None
     """[P, C] likewise over the large cells of fast frames."""
     similarity: Tensor | None = None
-    """[P - 1, C] cosine of neighbouring frames, while training with the scorer."""
+    """[P - 1, C] cosine of neighbouring frames (of those computed here), while training with the scorer."""
     idle_scorer_pass: Tensor | None = None
-    """0-d zero that ties the scorer to the graph when no frame was prunable; part of the auxiliary loss, so that every rank has
+    """0-d zero that ties the scorer to the graph when no frame here was prunable; part of the auxiliary loss, so that every rank has
     gradients of it."""
     metrics: dict[str, Tensor | float] = field(default_factory=dict)
 
@@ -240,54 +243,72 @@ class TemporalVit(SiglipVisionTransformer):
         if self.scorer is not None:
             self.scorer.reset_parameters()
 
-    def forward(self, x: Tensor, layers: Sequence[int], plan: PruningPlan) -> PrunedPatches:
-        """x: [F, N, px] normalised patches; `layers`: blocks whose outputs are concatenated."""
+    def forward(self, x: Tensor, layers: Sequence[int], plan: PruningPlan, share: FrameShare | None = None) -> PrunedPatches:
+        """x: [F, N, px] normalised patches; `layers`: blocks whose outputs are concatenated; `share`: x are its frames, and the result is
+        about its own frames but for `keep` and `scores`, which are about all."""
+        share = AllFrames(plan) if share is None else share
         config, last = self.config, max(layers)
         decide_at = last if config.prune_method == PruneMethod.evs else config.prune_at
         hidden = dict.fromkeys(layers)  # outputs of these blocks, [F, N, D]; the others are forgotten at once
         x = self.run(self.embed(x), range(decide_at + 1), hidden)
         if not plan.parts:
             idle = self.idle_scorer(x)
+            share.settle(None)
             self.run(x, range(decide_at + 1, last + 1), hidden)
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
-            return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(plan.num_frames))
+            return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(len(x)))
 
-        keep, key_bias, similarity, scores = None, 0, None, {}
+        keep, key_bias, similarity, idle, scores = None, None, None, None, {}
         for part in plan.parts:  # fast frames have cells and a budget of their own
-            # [P, N, D]; no copy, which training would have to keep, where that is every frame
-            prunable = x if sum(part.frame_counts) == part.num_frames else x.index_select(0, part.on_device.frames)
-            answer = self.decide(prunable, part)
+            here = share.of(part)
+            if here.videos:
+                # [P, N, D]; no copy, which training would have to keep, where that is every frame
+                prunable = x if sum(here.frame_counts) == here.num_frames else x.index_select(0, here.on_device.frames)
+                own_answer = self.decide(prunable, here)
+            else:
+                own_answer, idle = None, self.idle_scorer(x)
+            answer = share.everywhere(own_answer, part, x.dtype)
             keep_prunable = select(answer, part)  # [P, C]
             keep_cells = x.new_ones(part.num_frames, part.cells.num_cells, dtype=torch.bool)
             keep_cells.index_copy_(0, part.on_device.frames, keep_prunable)
             stays = part.cells.spread(keep_cells) & part.on_device.real[:, None]  # [F, N]
             keep = stays if keep is None else keep & stays
             scores["fast_scores" if part is plan.fast else "scores"] = answer.scores
+            if own_answer is None:
+                continue
+            scores["own_scores"] = own_answer.scores
             if config.has_scorer:
-                key_bias = key_bias + log_score_bias(answer.scores, part, config.rescale_bias_min, config.bias_rescale)
+                bias = log_score_bias(own_answer.scores, here, config.rescale_bias_min, config.bias_rescale)
+                key_bias = bias if key_bias is None else key_bias + bias
             if self.training and config.has_scorer:
-                similarity = neighbour_similarity(prunable, part.cells)
-            if answer.match is not None:
-                x = x.index_copy(0, part.on_device.frames, merge(prunable, keep_prunable, answer.match, part))
+                similarity = neighbour_similarity(prunable, here.cells)
+            if own_answer.match is not None:
+                x = x.index_copy(0, here.on_device.frames, merge(prunable, share.own_rows(keep_prunable), own_answer.match, here))
                 hidden |= {decide_at: x} if decide_at in hidden else {}
+        found = {"idle_scorer_pass": idle, "similarity": similarity, **scores}
+        if share.lent:  # from here on frames are on their own
+            x, key_bias = x[share.lent :], key_bias[share.lent :]
+            hidden = {i: None if h is None else h[share.lent :] for i, h in hidden.items()}
         resume = decide_at + 1
         if config.has_scorer:
             biased = range(resume, resume + 1 if config.pruning_in_scorer else last + 1)
             x = self.run(x, biased, hidden, key_bias=key_bias)
             resume = biased.stop
         if not config.packs:
+            share.settle(keep)
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
-            return PrunedPatches(patches, keep, None, similarity=similarity, metrics=packing_metrics(plan.num_frames), **scores)
+            return PrunedPatches(patches, keep, None, metrics=packing_metrics(len(x)), **found)
 
+        to_pack = share.to_pack(keep)
         if config.packing == Packing.first_fit:
-            packing = FirstFitPacking(keep, *plan.slots, refill=config.refill_lone_frames)
+            packing = FirstFitPacking(*to_pack, refill=config.refill_lone_frames)
         else:
-            packing = VarlenPacking(keep, *plan.slots)
+            packing = VarlenPacking(*to_pack)
         packed = dict.fromkeys(layers)
         self.run(packing.pack(x), range(resume, last + 1), packed, **packing.attention)
         patches = [packing.unpack(packing.pack(hidden[i]) if packed[i] is None else packed[i]) for i in layers]
         metrics = packing_metrics(packing.rows, packing.refilled, keep.index_select(0, plan.parts[0].on_device.frames))
-        return PrunedPatches(torch.cat(patches, dim=-1), keep, packing.kept, similarity=similarity, metrics=metrics, **scores)
+        return PrunedPatches(torch.cat(patches, dim=-1), keep, packing.kept, metrics=metrics, **found)
 
     def run(self, x: Tensor, which: range, outputs: dict[int, Tensor | None], **attention) -> Tensor:
         """Run some blocks and note what those among the keys of `outputs` return."""

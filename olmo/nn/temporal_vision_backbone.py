@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from olmo.batch import FastCells, RowLayout
+from olmo.nn.context_parallel import ContextParallel
+from olmo.nn.frame_shares import FrameShare
 from olmo.nn.image_vit import normalize_pixels
+from olmo.nn.indices import kept_rows
 from olmo.nn.pruning_plan import PruningPlan, plan_pruning, square_cells
 from olmo.nn.temporal_image_vit import PrunedPatches, TemporalVitConfig
 from olmo.nn.vision_backbone import MolmoVisionBackbone, MolmoVisionBackboneConfig, VisionOutput
@@ -50,51 +53,65 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
         layout: tuple[RowLayout, ...],
         image_masks: Tensor | None = None,
         fast: FastCells | None = None,
+        context: ContextParallel | None = None,
     ) -> VisionOutput:
-        """images: [B, T, N, px]; token_pooling: [B, P, G]; `fast`: cells that are not in it; see `VisionOutput`."""
+        """images: [B, T, N, px]; token_pooling: [B, P, G]; see the parent class."""
         vit = self.config.vit
         if images is None or not vit.drops_cells:
-            return super().forward(images, token_pooling, layout, image_masks, fast)
+            return super().forward(images, token_pooling, layout, image_masks, fast, context)
         frames_per_row, num_patches = images.shape[1:3]
         large = None if fast is None else square_cells(vit.grid, fast.pooling.shape[-1])
         plan = plan_pruning(layout, frames_per_row, vit.cells, vit.topk, vit.prune_from_frame, images.device, large)
-        seen = self.image_vit(normalize_pixels(images.flatten(0, 1), vit.normalize), self.layers, plan)
+        share = None if context is None else FrameShare(context, images, token_pooling, layout, plan, cut=vit.has_scorer)
+        frames = images.flatten(0, 1) if share is None else share.take(images.flatten(0, 1))
+        seen = self.image_vit(normalize_pixels(frames, vit.normalize), self.layers, plan, share)
 
+        if image_masks is not None and share is not None:
+            image_masks = share.take(image_masks.flatten(0, 1))[share.lent :]
         if image_masks is not None and seen.kept is not None:
             image_masks = image_masks.flatten()[seen.kept]
         patches = self.mark_padding(seen.patches, image_masks)
-        keep_rows = (token_pooling >= 0).any(-1)  # [B, P]
-        if seen.keep is not None:
-            some_patch = token_pooling.amax(-1).clamp(min=0).long()  # [B, P]
-            keep_rows = keep_rows & seen.keep.view(len(layout), -1).gather(1, some_patch)
         kept_per_row = tuple(row.num_pooled - dropped for row, dropped in zip(layout, plan.dropped_per_row, strict=True))
-        totals = sum(kept_per_row), sum(row.num_fast_cells for row in layout) - plan.dropped_fast
-        # [F * N], row of `patches` that holds each kept patch
-        position = None if seen.kept is None else seen.keep.flatten().cumsum(0) - 1
+        if share is not None:
+            keep_rows = share.keep_rows
+            features = self.connect_share(patches, share, None if seen.kept is None else seen.keep)
+        else:
+            keep_rows = kept_rows(token_pooling, seen.keep)
+            totals = sum(kept_per_row), sum(row.num_fast_cells for row in layout) - plan.dropped_fast
+            # [F * N], row of `patches` that holds each kept patch
+            position = None if seen.kept is None else seen.keep.flatten().cumsum(0) - 1
+            features = self.connect_rows(patches, token_pooling, keep_rows, totals, frames_per_row * num_patches, fast, position)
         return VisionOutput(
-            features=self.connect_rows(patches, token_pooling, keep_rows, totals, frames_per_row * num_patches, fast, position),
+            features=features,
             keep_rows=keep_rows if plan.parts else None,
             kept_per_row=kept_per_row,
             dropped_per_segment=plan.dropped_per_segment if plan.parts else None,
-            aux_loss=self.auxiliary_loss(seen, plan),
+            aux_loss=self.auxiliary_loss(seen, plan, share),
             scores=all_scores(seen.scores, plan),
             fast_scores=all_scores(seen.fast_scores, plan.fast),
             metrics=seen.metrics | {"kept_fraction": sum(kept_per_row) / max(sum(row.num_pooled for row in layout), 1)},
         )
 
-    def auxiliary_loss(self, seen: PrunedPatches, plan: PruningPlan) -> Tensor | None:
-        """Scores should be high where a cell changed: mean squared distance to 1 - similarity, over neighbours in a video."""
+    def auxiliary_loss(self, seen: PrunedPatches, plan: PruningPlan, share: FrameShare | None = None) -> Tensor | None:
+        """Scores should be high where a cell changed: mean squared distance to 1 - similarity, over neighbours in a video.
+
+        Ranks that share frames give their part of it each, so large that the mean of the ranks is the whole.
+        """
         if not self.training or not self.config.vit.has_scorer:
             return None
         assert plan.fast is None, "fast frames are for inference"
-        if not plan.videos:
+        if seen.idle_scorer_pass is not None:
             return seen.idle_scorer_pass
         change = 1 - seen.similarity  # [P - 1, C]
         if self.config.vit.detach_similarity_target:
             change = change.detach()
-        followers = plan.on_device.followers
-        error = seen.scores.index_select(0, followers) - change.index_select(0, followers - 1)
-        return self.config.vit.sim_reg_loss_coefficient * error.square().mean()
+        followers = plan.on_device.followers if share is None else share.plan.on_device.followers
+        error = seen.own_scores.index_select(0, followers) - change.index_select(0, followers - 1)
+        if share is None:
+            return self.config.vit.sim_reg_loss_coefficient * error.square().mean()
+        pairs = sum(plan.frame_counts) - len(plan.videos)
+        part = share.context.degree / (pairs * plan.cells.num_cells)
+        return self.config.vit.sim_reg_loss_coefficient * error.square().sum() * part
 
 
 def all_scores(seen: Tensor | None, plan: PruningPlan | None) -> Tensor | None:

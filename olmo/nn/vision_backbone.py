@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from olmo.batch import FastCells, RowLayout
 from olmo.config import BaseConfig, StrEnum, refuse_set
 from olmo.exceptions import OLMoConfigurationError
+from olmo.nn.context_parallel import ContextParallel
+from olmo.nn.frame_shares import FrameShare
 from olmo.nn.image_vit import VitAttention, VitConfig, normalize_pixels
-from olmo.nn.indices import flat_positions, kept_indices
+from olmo.nn.indices import flat_positions, kept_indices, kept_rows
 
 
 class ImagePooling2D(StrEnum):
@@ -213,21 +215,30 @@ class MolmoVisionBackbone(nn.Module):
         layout: tuple[RowLayout, ...],
         image_masks: Tensor | None = None,
         fast: FastCells | None = None,
+        context: ContextParallel | None = None,
     ) -> VisionOutput:
-        """images: [B, T, N, px]; token_pooling: [B, P, G]; `fast`: cells that are not in it; see `VisionOutput`.
+        """images: [B, T, N, px]; token_pooling: [B, P, G]; `fast`: cells that are not in it; `context`: ranks that all have these
+        images and share the work; see `VisionOutput`.
 
         Without images, one dummy frame is computed with zero weight, so that every parameter takes part in the collectives
         and the gradients of a sharded model; its graph hangs on `aux_loss`.
         """
         if images is None:
             return self.without_images(layout)
-        hidden = self.image_vit(normalize_pixels(images.flatten(0, 1), self.config.vit.normalize), self.layers)
+        share = None if context is None else FrameShare(context, images, token_pooling, layout, None, cut=True)
+        frames = images.flatten(0, 1) if share is None else share.take(images.flatten(0, 1))
+        hidden = self.image_vit(normalize_pixels(frames, self.config.vit.normalize), self.layers)
         prefix = self.config.vit.num_prefix_tokens
         patches = torch.cat([hidden[i][:, prefix:] for i in self.layers], dim=-1).flatten(0, 1)  # [B * T * N, pool_dim]
+        if share is not None and image_masks is not None:
+            image_masks = share.take(image_masks.flatten(0, 1))
         patches = self.mark_padding(patches, image_masks)
         kept = tuple(row.num_pooled for row in layout)
+        if share is not None:
+            share.settle(None)
+            return VisionOutput(self.connect_share(patches, share, None), None, kept)
         totals = sum(kept), sum(row.num_fast_cells for row in layout)
-        keep = (token_pooling >= 0).any(-1)  # [B, P]
+        keep = kept_rows(token_pooling)  # [B, P]
         return VisionOutput(self.connect_rows(patches, token_pooling, keep, totals, images.shape[1] * images.shape[2], fast), None, kept)
 
     def without_images(self, layout: tuple[RowLayout, ...]) -> VisionOutput:
@@ -293,6 +304,20 @@ class MolmoVisionBackbone(nn.Module):
         place = keep.flatten().cumsum(0) - 1
         order = [kept_indices(m.flatten(), n) for m, n in ((slow, total - num_fast), (large, num_fast))]
         return torch.empty_like(features).index_copy(0, place[torch.cat(order)], features)
+
+    def connect_share(self, patches: Tensor, share: FrameShare, packed: Tensor | None) -> Tensor:
+        """Features of all kept cells, as `connect_rows`, where every rank of a group has the patches of its own frames.
+
+        `packed`: [F, N], patches of all ranks that were packed; None = nothing was.
+        """
+        keep, count = share.own_cells()
+        if count:
+            patches_per_row, position = share.frames_per_row * share.num_patches, share.position(packed)
+            features = self.connect_rows(patches, share.token_pooling, keep, (count, 0), patches_per_row, position=position)
+        else:
+            # a cell for nothing: sharded weights need every rank in every collective
+            features = self.connect(patches, torch.zeros_like(share.token_pooling[0, :1]).long())[:0]
+        return share.context.gather(features, share.cells)
 
     def connect(self, patches: Tensor, cells: Tensor) -> Tensor:
         """Pool and project. patches: [n, pool_dim]; cells: [K, G] rows of `patches`, -1 = missing; returns [K, d_model]."""

@@ -18,9 +18,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from olmo.checkpoints import Fit, initialise, match_weights, model_tensors, read_pretrained_file, read_weights
 from olmo.distributed import World, initialized, whole
 from olmo.models.model import GROUPS, ModelBase
+from olmo.nn.context_parallel import ContextParallel
 from olmo.nn.lora import add_adapters, is_adapter
 from olmo.train.config import TrainConfig
-from olmo.train.mesh import sharding_mesh
+from olmo.train.mesh import context_group, sharding_mesh
 from olmo.train.optim import adapt, freeze
 
 log = logging.getLogger(__name__)
@@ -51,12 +52,14 @@ def build_sharded_model(cfg: TrainConfig, world: World, *, on_meta: bool = False
     from olmo.models.molmo2.parallelize import parallelize_model
 
     model = meta_model(cfg)
-    mesh = sharding_mesh(cfg.parallelism, world)
+    mesh, group = sharding_mesh(cfg.parallelism, world), context_group(cfg.parallelism, world)
     bf16, compiler = cfg.uses_bf16(world.device), cfg.compiler(world.device)
     if world.is_main and not on_meta:
         if cfg.precision == "amp_bf16" and not bf16:
             log.info("precision amp_bf16 needs a GPU: computing in fp32 on this CPU")
-        if cfg.compile is not None and compiler is None:
+        if cfg.compile is not None and group is not None:
+            log.info("torch.compile is off: sequences are shared by %d ranks", cfg.parallelism.context_parallel_config.degree)
+        elif cfg.compile is not None and compiler is None:
             log.info("torch.compile is for GPUs here: running without it on this CPU")
     parallelize_model(
         model,
@@ -65,6 +68,7 @@ def build_sharded_model(cfg: TrainConfig, world: World, *, on_meta: bool = False
         fsdp_precision=str(cfg.fsdp.precision),
         compile_args=compiler.asdict() if compiler is not None else None,
         activation_checkpointing=cfg.recompute,
+        context=None if group is None else ContextParallel(group),
     )
     return model if on_meta else model.to_empty(device=world.device)
 

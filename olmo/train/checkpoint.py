@@ -20,6 +20,7 @@ import torch
 from olmo.checkpoints import load_sharded, read_metadata
 from olmo.distributed import World
 from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError, OLMoError, first_line, os_error
+from olmo.train.optim import fresh_state
 
 
 def cannot_write(folder: object) -> Callable[[BaseException], OLMoError]:
@@ -96,10 +97,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
             if f"optim.state.{name}.exp_avg" not in stored:
                 without.append(name)
                 continue
-            moments = {key: torch.zeros_like(param) for key in ("exp_avg", "exp_avg_sq")}
-            # the fused kernel counts steps where the parameters are, the others on the host
-            step = torch.zeros((), device=param.device if group["fused"] else "cpu")
-            optimizer.state[param] = {"step": step, **moments}
+            optimizer.state[param] = fresh_state(group, param)
     if without:
         raise OLMoCheckpointError(
             f"{folder} holds no optimiser state for {len(without)} of the trained parameters ({', '.join(without[:3])}); "

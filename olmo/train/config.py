@@ -19,11 +19,15 @@ from olmo.train.config_blocks import (
     EmaConfig,
     EvaluationConfig,
     FSDPConfig,
+    NonFiniteConfig,
     Precision,
     RuntimeData,
     SpeedMonitorConfig,
+    StabilityConfig,
+    TensorboardConfig,
     WandbConfig,
 )
+from olmo.train.duration import Duration
 from olmo.train.mesh import ParallelismConfig
 from olmo.train.optim import OptimizerConfig, adapt
 from olmo.train.retired_keys import overrides_without_retired, without_retired
@@ -99,17 +103,33 @@ class TrainConfig(BaseConfig):
     allow_resume: bool = False
     """Continue from the newest checkpoint in `save_folder` if there is one."""
     max_duration: int | str = 10000
-    """Optimiser steps of the whole run; also the length of the learning-rate schedule."""
+    """Length of the run, and of the learning-rate schedule: 10000 = optimiser steps; 2ep = epochs; 2e9T = tokens; 1.5h = hours.
+
+    Epochs: one is as many examples as all data sets of the mixture have together, whatever their rates. With one example per row that
+    is a number of steps; with packing the run ends with the first step after which as many have gone into rows, and the schedule's
+    length is estimated before every step from the examples per step so far. Tokens: positions of rows of `data.sequence_length`,
+    padding included, hence a number of steps; needs data.pad=to_max. Hours: time spent training over all starts, without saving and
+    evaluating; since the number of steps is not known, it needs scheduler.t_max (or alpha_f=1)."""
     global_train_batch_size: int = 512
     """Sequences per optimiser step over all ranks."""
     device_train_microbatch_size: int = 16
     """Sequences per forward and backward pass on a device."""
     max_grad_norm: float | None = None
     """Each parameter group's gradient is clipped to this norm."""
+    nonfinite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
+    """What happens when the loss or a gradient is no finite number."""
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
+    """What counts as a spike of the loss or of a gradient norm; spikes are counted and named, nothing else happens."""
+    hang_timeout: float | None = 300.0
+    """Seconds without any progress (a micro-batch, a batch of data) after which the stack of every thread is written to
+    `<save_folder>/stacks`; after as many again the process ends. The first step has longer, and so have saving and evaluation.
+    null = wait for ever."""
     precision: Precision | None = None
     """amp_bf16: autocast on GPUs (CPUs always compute in fp32); null = fp32."""
     wandb: WandbConfig | None = field(default_factory=WandbConfig)
     """Weights & Biases."""
+    tensorboard: TensorboardConfig | None = None
+    """TensorBoard event files; null = none."""
     speed_monitor: SpeedMonitorConfig = field(default_factory=SpeedMonitorConfig)
     """Throughput numbers."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -133,11 +153,16 @@ class TrainConfig(BaseConfig):
     softmax_auxiliary_loss_scale: float = 1e-4
     """Weight of the z-loss."""
     time_limit: float | None = None
-    """Seconds after which the run saves and stops."""
+    """Seconds after which this start saves and stops; the run can be continued."""
     stop_at: int | None = None
     """Step at which to stop; null = `max_duration`."""
     stop_after: int | None = None
-    """Stop after so many steps of this start."""
+    """Stop after so many steps of this start; the run can be continued."""
+    torch_profiling: bool = False
+    """Profile steps 7 to 9 of this start on rank 0 with torch's profiler: a table in the log, and a trace below
+    `<save_folder>/profiler`."""
+    python_profiling: bool = False
+    """Profile the Python code of steps 5 to 8 of this start on rank 0: a table in the log, and a file for `pstats` in the same place."""
     runtime_data: RuntimeData | None = None
     """Filled in when the run starts."""
 
@@ -161,17 +186,14 @@ class TrainConfig(BaseConfig):
         return super().with_overrides(overrides_without_retired(overrides))
 
     @property
-    def max_steps(self) -> int:
-        """Length of the run and of the schedule in optimiser steps."""
-        try:
-            return int(self.max_duration)
-        except ValueError:
-            raise OLMoConfigurationError(f"max_duration={self.max_duration}: must be a number of optimiser steps") from None
+    def duration(self) -> Duration:
+        """`max_duration`, taken apart."""
+        return Duration.parse(self.max_duration)
 
     @property
-    def last_step(self) -> int:
-        """Step at which the loop ends."""
-        return self.max_steps if self.stop_at is None else min(self.stop_at, self.max_steps)
+    def max_steps(self) -> int | None:
+        """Length of the run in optimiser steps, or None where it depends on the data or on the clock."""
+        return self.duration.steps(self)
 
     @property
     def checkpoints(self) -> str:
@@ -209,8 +231,9 @@ class TrainConfig(BaseConfig):
         return self.precision == Precision.amp_bf16 and device.type == "cuda"
 
     def compiler(self, device: torch.device) -> CompilerConfig | None:
-        """How this run compiles on that device; None = not at all. Sequences without a fixed length need dynamic shapes."""
-        if self.compile is None or device.type != "cuda":
+        """How this run compiles on that device; None = not at all (as where ranks share sequences). Sequences without a fixed length
+        need dynamic shapes."""
+        if self.compile is None or device.type != "cuda" or self.parallelism.context_parallel_config.degree > 1:
             return None
         return self.compile if self.data.sequence_length is not None else replace(self.compile, dynamic=True)
 
@@ -233,22 +256,28 @@ class TrainConfig(BaseConfig):
         self.adapted_parts()
         if self.ema is not None:
             self.ema.validate()
+        self.nonfinite.validate()
+        self.stability.validate()
+        if self.hang_timeout is not None and not self.hang_timeout > 0:
+            raise OLMoConfigurationError(f"hang_timeout={self.hang_timeout}: must be above 0, or null for no limit")
         self.data.check()
         self.evaluation.check()
         self.parallelism.check(world_size)
+        self.parallelism.check_model(self.model)
+        self.duration.check(self)
         self.rows_per_rank(world_size)
         length, limit = self.data.sequence_length, self.model.llm.max_sequence_length
         if length is not None and length > limit:
             raise OLMoConfigurationError(f"data.sequence_length {length} is more than model.llm.max_sequence_length {limit}")
         positive = {
             "device_train_microbatch_size": self.device_train_microbatch_size,
-            "max_duration": self.max_steps,
             "console_log_interval": self.console_log_interval,
             "speed_monitor.window_size": self.speed_monitor.window_size,
             "save_interval": self.save_interval,
             "save_interval_ephemeral": self.save_interval_ephemeral,
             "gen1_gc_interval": self.gen1_gc_interval,
             "wandb.log_interval": self.wandb.log_interval if self.wandb is not None else None,
+            "tensorboard.log_interval": self.tensorboard.log_interval if self.tensorboard is not None else None,
         }
         for key, value in positive.items():
             if value is not None and value < 1:

@@ -85,6 +85,16 @@ class WandbConfig(BaseConfig):
 
 
 @dataclass
+class TensorboardConfig(BaseConfig):
+    """TensorBoard event files, beside the `metrics.jsonl` that is always written. Nothing that fails here stops a run."""
+
+    folder: str | None = None
+    """Where they go; null = `tensorboard` in the save folder."""
+    log_interval: int = 20
+    """Steps between two reports."""
+
+
+@dataclass
 class SpeedMonitorConfig(BaseConfig):
     """Throughput numbers."""
 
@@ -141,6 +151,48 @@ class EmaConfig(BaseConfig):
     def validate(self) -> None:
         if not 0 < self.decay < 1:
             raise OLMoConfigurationError(f"ema.decay={self.decay}: must lie between 0 and 1")
+
+
+class NonFinitePolicy(StrEnum):
+    """What a step does whose loss or gradient is no finite number."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+@dataclass
+class NonFiniteConfig(BaseConfig):
+    """Steps whose loss or gradient is no finite number. None of them changes weights, moments or averages, and each leaves its batch
+    in `<save_folder>/bad_batches`, which `scripts/replay_batch.py` looks into."""
+
+    policy: NonFinitePolicy = NonFinitePolicy.stop
+    """stop: end the run with an error; skip: go on with the next batch. A skipped step counts, so data and schedule move on."""
+    skips_in_a_row: int = 3
+    """How many steps in a row may be skipped; one more ends the run."""
+    skips_allowed: int = 20
+    """How many steps of the whole run may be skipped; one more ends it."""
+
+    def validate(self) -> None:
+        for key in ("skips_in_a_row", "skips_allowed"):
+            if getattr(self, key) < 1:
+                raise OLMoConfigurationError(f"nonfinite.{key}={getattr(self, key)}: must be at least 1 (nonfinite.policy=stop skips none)")
+
+
+@dataclass
+class StabilityConfig(BaseConfig):
+    """What counts as a spike of the loss or of a gradient norm: a value more than `sigmas` robust standard deviations above the median
+    of the steps before it (1.4826 times the median distance from the median, at least a hundredth of the median)."""
+
+    window_size: int = 128
+    """Steps that a value is compared with; none is judged before there is a quarter of them."""
+    sigmas: float = 6.0
+    """How many deviations above the median a spike begins."""
+
+    def validate(self) -> None:
+        if self.window_size < 8:
+            raise OLMoConfigurationError(f"stability.window_size={self.window_size}: must be at least 8")
+        if not self.sigmas > 0:
+            raise OLMoConfigurationError(f"stability.sigmas={self.sigmas}: must be above 0")
 
 
 @dataclass

@@ -139,6 +139,31 @@ def build_optimizer(cfg: OptimizerConfig, model: nn.Module, *, fused: bool | Non
     return torch.optim.AdamW(groups, fused=True if fused else None)
 
 
+def fresh_state(group: dict, param: nn.Parameter) -> dict[str, torch.Tensor]:
+    """State of a parameter that was never updated."""
+    moments = {key: torch.zeros_like(param) for key in ("exp_avg", "exp_avg_sq")}
+    # the fused kernel counts steps where the parameters are, the others on the host
+    return {"step": torch.zeros((), device=param.device if group["fused"] else "cpu"), **moments}
+
+
+def update_if(optimizer: torch.optim.AdamW, finite: torch.Tensor) -> None:
+    """One update where `finite` (0-d bool, where the parameters are) holds; else nothing changes, decay and counters included.
+
+    The fused kernel looks at the flag itself, so the host does not wait for a GPU.
+    """
+    if all(group["fused"] for group in optimizer.param_groups):
+        optimizer.found_inf = finite.logical_not().float()
+        optimizer.step()
+    elif bool(finite):
+        optimizer.step()
+    else:
+        # A checkpoint of now should have a state for every parameter, as one of any other step.
+        for group in optimizer.param_groups:
+            for param in group["params"]:
+                if not optimizer.state[param]:
+                    optimizer.state[param] = fresh_state(group, param)
+
+
 def freeze(model: nn.Module, *, ft_llm: bool, ft_vit: bool, ft_connector: bool, ft_embedding: str) -> None:
     """Switch off gradients of what is not trained.
 

@@ -19,10 +19,13 @@ from olmo.train.checkpoint import cannot_write, load_optimizer, load_trainer_sta
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import RuntimeData
 from olmo.train.data import build_loader
+from olmo.train.duration import RunLength
+from olmo.train.limits import Limits
 from olmo.train.optim import build_optimizer
 from olmo.train.saving import existing_steps, probe_save_folder
 from olmo.train.scheduler import Scheduler
 from olmo.train.start import Start, cannot_find_start, fetch_start, find_start
+from olmo.train.start_record import note_start
 from olmo.train.step import TrainStep, out_of_memory
 from olmo.train.trainer import Trainer
 from olmo.train.writing import clear_leftovers
@@ -86,6 +89,7 @@ def _train(cfg: TrainConfig, world: World, console: Any, command: str) -> str:
     )
     if not start.resumes:
         on_main(lambda: cfg.save(Path(cfg.save_folder) / "config.yaml"), cannot_write(cfg.save_folder))
+    note_start(cfg, world, start, trainer.state.step, command)
     return trainer.fit()
 
 
@@ -103,14 +107,15 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     # From here on every rank draws its own dropout; a resumed run gets its saved state back below.
     build.seed_everything(cfg.seed + world.rank)
     optimizer = build_optimizer(cfg.optimizer, model)
-    step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, cfg.max_steps), world)
+    length = RunLength.of(cfg, loader.epoch_size)
+    step = TrainStep(cfg, model, optimizer, Scheduler(cfg.scheduler, length.steps), world)
     callbacks = standard_callbacks(cfg, model, console, protected=None if start.resumes else start.origin)
-    trainer = Trainer(step, loader, callbacks)
+    trainer = Trainer(step, loader, callbacks, Limits(cfg, world, length))
     if start.trainer:
         trainer.load_state_dict(load_trainer_state(start.folder, world))
         trainer.resumed = start.resumes
     # The last checkpoint of a finished run may have no optimiser state (save_final_optim=false), and needs none.
-    if start.optimizer and trainer.state.step < cfg.last_step:
+    if start.optimizer and not trainer.limits.ended:
         load_optimizer(start.folder, optimizer)
     if start.optimizer:
         for callback in callbacks:
@@ -118,6 +123,8 @@ def build_trainer(cfg: TrainConfig, world: World, console: Any, loader: Any, sta
     if world.is_main:
         parts = ", ".join(f"{g} {sum(p.numel() for _, p in m):,}" for g, m in model.parameter_groups().items() if m)
         log.info("parameters: %s", parts)
+        if str(cfg.max_duration) != str(length.steps):
+            log.info("length of the run: max_duration=%s is %s", cfg.max_duration, length)
         if start.folder is None:
             log.info("starting from fresh weights")
         else:

@@ -42,8 +42,8 @@ class SchedulerConfig(BaseConfig):
     """Factor on `max_grad_norm` during `grad_clip_warmup_steps`."""
 
 
-def warmup_cosine(step: int, peak: float, warmup: int, total: int, alpha_f: float, min_lr: float | None) -> float:
-    """Learning rate at `step` (the first optimiser step is step 1)."""
+def warmup_cosine(step: int, peak: float, warmup: int, total: float, alpha_f: float, min_lr: float | None) -> float:
+    """Learning rate at `step` (the first optimiser step is step 1); an infinite `total` is a cosine that has not begun to fall."""
     if step < warmup:
         start = 0.1 * peak if min_lr is None else min_lr
         return start + (peak - start) * step / warmup
@@ -56,13 +56,19 @@ def warmup_cosine(step: int, peak: float, warmup: int, total: int, alpha_f: floa
 class Scheduler:
     """Turns a step into the learning rate of a group and the clipping norm."""
 
-    def __init__(self, cfg: SchedulerConfig, max_steps: int):
+    def __init__(self, cfg: SchedulerConfig, max_steps: int | None):
+        """`max_steps`: length of the run; None = not known yet."""
         self.cfg = cfg
-        self.total = max_steps if cfg.t_max is None else cfg.t_max
+        self.set_length(max_steps)
         if (cfg.grad_clip_warmup_steps is None) != (cfg.grad_clip_warmup_factor is None):
             raise OLMoConfigurationError(
                 "scheduler.grad_clip_warmup_steps and scheduler.grad_clip_warmup_factor go together; give both or none"
             )
+
+    def set_length(self, steps: int | None) -> None:
+        """The run has so many steps; `t_max` goes before it."""
+        total = steps if self.cfg.t_max is None else self.cfg.t_max
+        self.total: float = math.inf if total is None else total
 
     def learning_rate(self, group: str, peak: float, step: int) -> float:
         warmup = getattr(self.cfg, f"{group}_t_warmup")

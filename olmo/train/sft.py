@@ -35,7 +35,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
     parser.add_argument("--packing", action="store_true", help="pack several examples into one sequence")
     parser.add_argument("--use_temporal_video_olmo", action="store_true", help="score and prune visual tokens (STTS)")
     parser.add_argument("--model", choices=["video"], default="video", help="accepted for compatibility; there is one kind")
-    parser.add_argument("--cp_degree", type=int, default=1, help="sequences are not split over devices: only 1")
+    parser.add_argument("--cp_degree", type=int, help="ranks that share every sequence and its frames (1)")
     add_running_flags(parser, workers=6)
     return parser
 
@@ -53,8 +53,6 @@ def add_running_flags(parser: CommandParser, workers: int) -> None:
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
     """(flags, `key=value` overrides)."""
     args, overrides = build_parser(prog).parse_with_overrides(argv)
-    if args.cp_degree != 1:
-        raise OLMoCliError(f"--cp_degree={args.cp_degree}: sequences are not split over devices here, only 1 is offered")
     check_fake_world(args)
     return args, overrides
 
@@ -195,14 +193,19 @@ def given_flags(args: argparse.Namespace, values: dict[str, Any] | None = None) 
 def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
     """The mixture and the flags that were given, as overrides."""
     mixture = json.dumps(args.mixture, ensure_ascii=False)  # a path may hold what YAML reads otherwise
-    flags = [f"data.dataset={mixture}", *given_flags(args)]
+    groups = given_flags(args, {"parallelism.context_parallel_config.degree": args.cp_degree})
+    flags = [f"data.dataset={mixture}", *given_flags(args), *groups]
     if args.packing and cfg.data.packing is None:
         flags.append(f"data.packing={json.dumps(PACKING)}")
     return flags
 
 
 def main(argv: Sequence[str], prog: str | None = None, *, always_pack: bool = False) -> int:
-    """The command. `always_pack`: as if `--packing` were given (the Molmo2 launcher has no such flag and always packs)."""
+    """The command. `always_pack`: as if `--packing` were given (the Molmo2 launcher has no such flag and always packs).
+
+    Returns 0 for a run that is finished and for one that stopped and can be continued: torchrun makes every other status a failure of
+    the job. `ended.json` in the save folder says which.
+    """
     args, overrides = parse(argv, prog)
     args.packing = args.packing or always_pack
     # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.

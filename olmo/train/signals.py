@@ -2,11 +2,17 @@
 
 import os
 import signal
+import time
 from types import FrameType, TracebackType
+
+SAME_WISH = 5.0
+"""Seconds within which another signal is the first one again: schedulers and terminals signal the whole process group, and torchrun
+passes on to its ranks what it gets itself."""
 
 
 class StopSignals:
-    """Context manager: the first signal is remembered in `received`, a second one acts as if this were not here."""
+    """Context manager: the first signal is remembered in `received`; one that comes later than `SAME_WISH` seconds after it acts as if
+    this were not here."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -14,6 +20,7 @@ class StopSignals:
         self.received: str | None = None
         self._pid = os.getpid()
         self._previous: dict[int, object] = {}
+        self._received_at = 0.0
 
     def __enter__(self) -> "StopSignals":
         for number in self.SIGNALS:
@@ -26,8 +33,11 @@ class StopSignals:
             if number == signal.SIGTERM:
                 os._exit(143)
             return
-        self.received = signal.Signals(number).name
-        self._restore()
+        if self.received is None:
+            self.received, self._received_at = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self._received_at > SAME_WISH:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, previous in self._previous.items():

@@ -3,11 +3,16 @@
 The loss is sum(weight * CE) / sum(weight) over all rows of all micro-batches of all ranks, however they are split: the
 divisor is known before the first forward pass, because the loss weights come with the batch. Sharded training averages
 gradients over ranks, hence the factor `world_size`.
+
+A step whose loss or gradient is no finite number updates nothing. All ranks see that in numbers which they have in common anyway, on the
+device, before the update; the host learns it with the rest of the step's numbers.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,13 +24,16 @@ from olmo.distributed import World, all_reduce_sum
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, OLMoError, first_line
 from olmo.nn.flops import flops_for_batch
 from olmo.nn.flops_training import StepFlops, step_flops
+from olmo.train.bad_batch import TERMS, BadStep, dump, short_list
+from olmo.train.checkpoint import random_state
 from olmo.train.config import TrainConfig
-from olmo.train.optim import clip_gradients
+from olmo.train.config_blocks import NonFinitePolicy
+from olmo.train.optim import clip_gradients, update_if
 from olmo.train.scheduler import Scheduler
 
 
 class TrainingDiverged(OLMoError):
-    """The loss is no number any more."""
+    """The loss or a gradient is no number any more."""
 
 
 @dataclass
@@ -48,13 +56,19 @@ class StepResult:
     """Of forward and backward passes; None where nobody asked for them."""
     extra: dict[str, list] = field(default_factory=dict)
     """What the model reports besides the loss: one value per micro-batch of this rank, still on the device (`mean_metrics`)."""
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    """Of this rank's rows."""
+    trouble: str | None = None
+    """Why nothing was updated in this step; None = it was an ordinary one."""
 
 
 _SUMS = (
-    *("ce", "z", "correct", "aux"),
+    *TERMS,
     *("tokens", "before", "after", "cells", "loss_tokens", "frames", "examples", "packed", "branches", "stop"),
     *("model_flops", "hardware_flops"),
 )
+_TERM_METRICS = ("train/CrossEntropyLoss", "train/ZLoss", "train/Accuracy", "train/AuxLoss")
+"""What the `TERMS` are called in the record."""
 
 
 def batch_counts(batch: Batch) -> dict[str, int]:
@@ -96,9 +110,13 @@ class TrainStep:
         self.pad_to = cfg.data.sequence_length if compiler is not None and not compiler.dynamic else None
         """Static length of the language model's sequences, where compiled code wants one shape; None = the longest row."""
         self.trained = cfg.trained
+        self.degree = cfg.parallelism.context_parallel_config.degree
+        """Ranks that have the same rows and share the work on them."""
         self.count_flops = False
         """Whether results carry FLOPs; counting reads every id of the batch on the host."""
         self.z_scale = cfg.softmax_auxiliary_loss_scale if cfg.softmax_auxiliary_loss else 0.0
+        self.progress: Callable[[str], None] = lambda what: None
+        """Told what begins, for whoever watches that something happens."""
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
         """The rank's rows in equal chunks; every rank makes the same number of them."""
@@ -111,6 +129,16 @@ class TrainStep:
         with torch.autocast("cuda", dtype=torch.bfloat16) if self.cfg.uses_bf16(self.world.device) else nullcontext():
             return self.model(batch, compute_loss=True, pad_to=self.pad_to)
 
+    def backward(self, out, factor: torch.Tensor | float, passes: int) -> torch.Tensor:
+        """Backward pass of one of `passes` micro-batches; `factor` turns sums into the mean over the global batch. Returns `TERMS`
+        of the micro-batch, [4] fp64 on the device."""
+        terms = out.loss
+        loss = (terms.ce + self.z_scale * terms.z) * factor
+        aux = out.aux_loss if out.aux_loss is not None else terms.ce.detach() * 0.0
+        with record_function("backward"):
+            (loss + aux / passes).backward()
+        return torch.stack([v.detach().double() for v in (terms.ce, terms.z, terms.correct, aux)])
+
     def _reduce_gradients(self, last: bool) -> None:
         """Ranks add up their gradients after the last micro-batch, in one reduction per sharded unit."""
         if isinstance(self.model, FSDPModule) and not self.cfg.fsdp.reduce_every_microbatch:
@@ -120,9 +148,13 @@ class TrainStep:
     def __call__(self, batch: Batch, step: int, wish: Callable[[], bool] = lambda: False) -> StepResult:
         """One step on this rank's rows. `step` counts from 1; `wish` says whether this rank wants to stop, the result
         whether any does."""
+        self.progress(f"the start of step {step}")
+        random = random_state()
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        total = all_reduce_sum(loss_weight(batch).to(self.world.device))
+        if self.degree > 1:
+            self.model.context.check_same(batch, self.world.device)
+        total = all_reduce_sum(loss_weight(batch).to(self.world.device)) / self.degree
         micro = list(self.micro_batches(batch))
         sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.world.device)
         host = dict.fromkeys(_SUMS, 0)
@@ -131,17 +163,14 @@ class TrainStep:
             flops = step_flops(flops_for_batch(self.cfg.model, batch), self.cfg.model, self.trained, self.cfg.recompute)
             host |= {"model_flops": flops.model, "hardware_flops": flops.hardware}
         extra: dict[str, list] = {}
+        own: list[torch.Tensor] = []
         for number, part in enumerate(micro, 1):
+            self.progress(f"micro-batch {number} of {len(micro)} of step {step}")
             self._reduce_gradients(number == len(micro))
             with record_function("forward"):
                 out = self.forward(trim_padding(part).to(self.world.device))
-            terms = out.loss
-            loss = (terms.ce + self.z_scale * terms.z) * (self.world.size / total)
-            aux = out.aux_loss if out.aux_loss is not None else terms.ce.detach() * 0.0
-            with record_function("backward"):
-                (loss + aux / len(micro)).backward()
-            values = torch.stack([v.detach().double() for v in (terms.ce, terms.z, terms.correct, aux)])
-            sums[:4] += values
+            own.append(self.backward(out, self.world.size / total, len(micro)))
+            sums[: len(TERMS)] += own[-1]
             host["after"] += sum(out.tokens_after)
             host["tokens"] += len(part) * (self.pad_to or max(out.tokens_after))
             for key, value in out.metrics.items():
@@ -150,17 +179,45 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             peak = self.cfg.optimizer.peak_learning_rate(group["group_name"])
             group["lr"] = self.scheduler.learning_rate(group["group_name"], peak, step)
-        with record_function("optimizer"):
-            self.optimizer.step()
-        # Everything is under way on the device; from here on the host may wait for it.
         host["stop"] = int(wish())
-        sums += torch.tensor([host[k] for k in _SUMS], dtype=torch.float64).to(self.world.device)
-        return self._read(all_reduce_sum(sums), total, norms, len(micro), step, extra)
+        sums = all_reduce_sum(sums + self._on_device([host[k] for k in _SUMS]))
+        sums[len(TERMS) :] /= self.degree  # what the ranks counted of rows that they share; of the terms each had a part
+        common = torch.stack([*sums[: len(TERMS)], *(n.detach().double() for n in norms.values())])
+        with record_function("optimizer"):
+            update_if(self.optimizer, common.isfinite().all())
+        # Everything is under way on the device; from here on the host may wait for it.
+        self.progress(f"the end of step {step}")
+        packed = torch.cat([sums, total[None], common[len(TERMS) :], *own]).tolist()
+        result = self._read(packed, list(norms), len(micro), step, extra)
+        result.metadata = batch.metadata
+        decisive = dict(zip(_TERM_METRICS, packed, strict=False)) | {k: v for k, v in result.metrics.items() if k.endswith("_grad_norm")}
+        if bad := tuple(name for name, value in decisive.items() if not math.isfinite(value)):
+            own_terms = packed[-len(TERMS) * len(micro) :]
+            terms = [own_terms[i : i + len(TERMS)] for i in range(0, len(own_terms), len(TERMS))]
+            self._trouble(result, BadStep(step, bad, batch, random, packed[len(_SUMS)], terms))
+        return result
 
-    def _read(self, sums: torch.Tensor, total: torch.Tensor, norms: dict, num_micro: int, step: int, extra: dict) -> StepResult:
-        packed = torch.cat([sums, total[None], *(n.detach().double()[None] for n in norms.values())]).tolist()
+    def _on_device(self, values: list[float]) -> torch.Tensor:
+        """Host numbers (fp64), copied without waiting for the device."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        if self.world.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.world.device, non_blocking=True)
+
+    def _trouble(self, result: StepResult, bad: BadStep) -> None:
+        """Keep the batch, and go on or not: the same on all ranks."""
+        more = f", nor {'is' if len(bad.not_finite) == 2 else 'are'} {short_list(bad.not_finite[1:], 4)}" if len(bad.not_finite) > 1 else ""
+        result.trouble = f"step {bad.step}: {bad.not_finite[0]} is not finite{more}; {dump(bad, self.cfg, self.world)}"
+        if self.cfg.nonfinite.policy == NonFinitePolicy.stop:
+            raise TrainingDiverged(
+                f"{result.trouble}; the run stops here, and the last checkpoint is from before (nonfinite.policy=skip leaves such batches "
+                "out; if the weights are to blame, lower the learning rates or max_grad_norm)"
+            )
+
+    def _read(self, packed: list[float], norms: list[str], num_micro: int, step: int, extra: dict[str, list]) -> StepResult:
+        """The step's numbers as metrics. `packed`: the sums, the loss weight, the norms, and more."""
         values = dict(zip(_SUMS, packed, strict=False))
-        weight, norm_values = packed[len(_SUMS)], packed[len(_SUMS) + 1 :]
+        weight, norm_values = packed[len(_SUMS)], packed[len(_SUMS) + 1 :][: len(norms)]
         passes = num_micro * self.world.size
         if not weight:
             raise OLMoDataError(
@@ -185,12 +242,6 @@ class TrainStep:
             metrics[f"optim/{name}_grad_norm"] = norm
         for group in self.optimizer.param_groups:
             metrics[f"optim/{group['group_name']}_lr"] = group["lr"]
-        bad = [k for k, v in metrics.items() if v != v or abs(v) == float("inf")]
-        if bad:
-            raise TrainingDiverged(
-                f"step {step}: {bad[0]} is not finite; the run stops here, and the last checkpoint is from before "
-                "(lower the learning rates or max_grad_norm, or start from another seed)"
-            )
         return StepResult(
             metrics=metrics,
             tokens=int(values["tokens"]),

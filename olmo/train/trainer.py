@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from olmo.batch import Batch
+from olmo.exceptions import first_line
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import random_state, set_random_state
-from olmo.train.signals import StopSignals
+from olmo.train.limits import Limits
 from olmo.train.step import StepResult, TrainStep, mean_metrics
 
 log = logging.getLogger(__name__)
@@ -29,17 +30,19 @@ class TrainerState:
     """Positions computed by the language model on all ranks, padding included."""
     frames: int = 0
     """Frames and crops seen by all ranks."""
+    drawn: int = 0
+    """Examples of the data stream that went into rows of all ranks, unreadable ones among them."""
     seconds: float = 0.0
-    """Time spent training, over all starts."""
+    """Time of this rank spent training (steps and waiting for data; not saving and evaluating), over all starts."""
     wandb_id: str | None = None
     """Id of the wandb run."""
 
 
 class Trainer:
-    """Holds the parts of a run; `fit` is the loop."""
+    """Holds the parts of a run; `fit` is the loop. What else happens during a run is up to the callbacks, when it ends to `limits`."""
 
-    def __init__(self, train_step: TrainStep, loader: Iterable, callbacks: Sequence[Callback]):
-        self.train_step, self.loader, self.callbacks = train_step, loader, list(callbacks)
+    def __init__(self, train_step: TrainStep, loader: Iterable, callbacks: Sequence[Callback], limits: Limits):
+        self.train_step, self.loader, self.callbacks, self.limits = train_step, loader, list(callbacks), limits
         self.cfg, self.world = train_step.cfg, train_step.world
         self.model, self.optimizer = train_step.model, train_step.optimizer
         self.state = TrainerState()
@@ -51,11 +54,19 @@ class Trainer:
         """Seconds the current step waited for its batch."""
         self.step_seconds = 0.0
         """Seconds the current step took, waiting included."""
-        self.timed_out = False
-        """Whether the time limit is over; only rank 0 looks."""
-        self.stopping: str | None = None
-        """Why the run stops before its last step, once all ranks agree on it."""
-        self.last_step = self.cfg.last_step
+        self.progress: Callable[..., None] = lambda what, patience=1.0: None
+        """Told what begins and how many times the usual time it may take, for whoever watches that something happens."""
+        limits.begin(self.state)
+
+    @property
+    def last_step(self) -> int:
+        """Step at which the run ends, or what it is estimated to be."""
+        return self.limits.last_step
+
+    @property
+    def stopping(self) -> str | None:
+        """Why the run stops before it is complete, once all ranks agree on it."""
+        return self.limits.stopping
 
     # ------------------------------------------------------------------------------------------ state
 
@@ -71,12 +82,14 @@ class Trainer:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue where `saved` stopped; random state only if the ranks are the same."""
-        self.state = TrainerState(**{key: saved[key] for key in asdict(self.state)})
         for callback in self.callbacks:
             if (state := saved.get("callbacks", {}).get(type(callback).__name__)) is not None:
                 callback.load_state_dict(state)
         if self.cfg.restore_dataloader:
             self.loader.load_state_dict(saved["loader"])
+        known = {"drawn": self.loader.drawn} | saved  # checkpoints of earlier versions say it with the place in the stream only
+        self.state = TrainerState(**{key: known[key] for key in asdict(self.state)})
+        self.limits.begin(self.state)
         if saved["same_world"]:
             set_random_state(saved["random"])
         elif self.world.is_main:
@@ -85,52 +98,51 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ loop
 
     def fit(self) -> str:
-        """Train to the last step; returns `finished`, or `stopped` after a signal or the time limit."""
-        if self.cfg.stop_after is not None:
-            self.last_step = min(self.last_step, self.state.step + self.cfg.stop_after)
+        """Train until the limits say so; returns `finished`, or `stopped` where the run can be continued."""
         status = "failed"
-        try:
-            with StopSignals() as signals:
+        with self.limits.watching():
+            try:
                 self._tell("on_start")
-                if self.state.step < self.last_step:
-                    self._loop(signals)
-                elif self.world.is_main:
-                    log.info("nothing to do: the run is at step %d of %d already", self.state.step, self.last_step)
-            status = "stopped" if self.stopping else "finished"
-        finally:
-            self._tell("on_end", status)
+                self._loop()
+                status = "finished" if self.limits.ended else "stopped"
+            finally:
+                self._tell_end(status)
         return status
 
-    def _loop(self, signals: StopSignals) -> None:
-        started, limit = time.monotonic(), self.cfg.time_limit
-
-        def wish() -> bool:
-            self.timed_out = limit is not None and self.world.is_main and time.monotonic() - started > limit
-            return self.timed_out or signals.received is not None
-
+    def _loop(self) -> None:
+        main, limits = self.world.is_main, self.limits
+        if limits.ended:
+            if main:
+                log.info("nothing to do: the run is at step %d of %d already", self.state.step, limits.last_step)
+            return
         with closing(iter(self.loader)) as batches:
-            self._steps(batches, wish, signals)
-        if self.stopping and self.world.is_main:
-            log.info("stopped by %s at step %d of %d; the same command continues from here", self.stopping, self.state.step, self.last_step)
+            while not (limits.ended or limits.stopping):
+                self._step(batches)
+        if limits.stopping and main:
+            where = f"at step {self.state.step} of {limits.last_step}"
+            log.info("stopped by %s %s; the same command continues from here", limits.stopping, where)
 
-    def _steps(self, batches: Iterator[Batch], wish: Callable[[], bool], signals: StopSignals) -> None:
-        while self.state.step < self.last_step and not self.stopping:
-            before = time.monotonic()
-            batch = next(batches)
-            self.data_wait = time.monotonic() - before
-            result = self.train_step(batch, self.state.step + 1, wish)
-            self.step_seconds = time.monotonic() - before
-            self._count(result)
-            if result.stop:
-                self.stopping = signals.received or ("the time limit" if self.timed_out else "another rank's signal")
-            self._report(result)
+    def _step(self, batches: Iterator[Batch]) -> None:
+        if self.limits.estimate is not None:
+            self.train_step.scheduler.set_length(self.limits.estimate)
+        began, drawn = self.limits.begin_step(), self.loader.drawn
+        # A little less time than for the rest: the others wait for a rank that hangs here, and that one should be the first to say so.
+        self.progress("waiting for data", 0.9)
+        batch = next(batches)
+        self.data_wait = time.monotonic() - began
+        result = self.train_step(batch, self.state.step + 1, self.limits.wish)
+        self.step_seconds = time.monotonic() - began
+        self._count(result, self.loader.drawn - drawn)
+        self.limits.end_step(self.state, self.steps_done, result.stop)
+        self._report(result)
 
-    def _count(self, result: StepResult) -> None:
+    def _count(self, result: StepResult, drawn: int) -> None:
         self.steps_done += 1
         self.state.step += 1
         self.state.examples += result.examples
         self.state.tokens += result.tokens
         self.state.frames += result.frames
+        self.state.drawn += drawn
         self.state.seconds += self.step_seconds
 
     def _report(self, result: StepResult) -> None:
@@ -141,7 +153,22 @@ class Trainer:
 
     def _tell(self, moment: str, *args: Any) -> None:
         for callback in self.callbacks:
+            self.progress(f"{type(callback).__name__}.{moment}", callback.patience)
             getattr(callback, moment)(self, *args)
+
+    def _tell_end(self, status: str) -> None:
+        """Every callback hears of the end, whatever another one makes of it; what ended the run goes before what happens here."""
+        failures = []
+        for callback in self.callbacks:
+            try:
+                self.progress(f"{type(callback).__name__}.on_end", callback.patience)
+                callback.on_end(self, status)
+            except Exception as err:
+                failures.append(err)
+        for err in failures[0 if status == "failed" else 1 :]:
+            log.warning("at the end of the run: %s: %s", type(err).__name__, first_line(err))
+        if failures and status != "failed":
+            raise failures[0]
 
     def notify_saved(self, folder: Path) -> None:
         self._tell("on_saved", str(folder))

@@ -10,8 +10,9 @@ import torch
 from olmo.data.loader import TrainLoader
 from olmo.distributed import World
 from olmo.inference.api import VideoQA
-from olmo.inference.show import film_strip, template_environment
+from olmo.inference.show import film_strip
 from olmo.models.molmo2.preprocessor import video_cells
+from olmo.pages.files import template_environment
 from olmo.train.config import TrainConfig
 from olmo.train.data import build_loader
 from olmo.visualize.examples import SeenExample, look, read_example
@@ -60,7 +61,7 @@ def build_page(
     """
     views = [view_example(cfg, loader, number, qa) for number in range(examples)]
     weights = [box.weight for view in views for _, boxes in view.parts for box in boxes]
-    page = template_environment("olmo.visualize").get_template("visualize.html.j2")
+    page = template_environment("olmo.inference", "olmo.visualize").get_template("visualize.html.j2")
     return page.render(
         name=cfg.data.dataset,
         settings={

@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     # Torch and everything above it is imported from here on, so that --help and mistakes answer at once.
     from olmo.checkpoints import select_checkpoint
     from olmo.inference.api import load_with_overrides
-    from olmo.inference.show import save_page
+    from olmo.pages.files import save_page
     from olmo.visualize.build import build_page, open_stream
 
     setup_logging(debug=args.debug)

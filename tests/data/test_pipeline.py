@@ -1,4 +1,4 @@
-"""From video files to packed batches with the real preprocessor: two workers, a broken clip among good ones."""
+"""From video files to packed batches with the real preprocessor: one worker and four, a broken clip among good ones."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from olmo.batch import Batch
 from olmo.config import read_yaml
+from olmo.config_files import find_config
 from olmo.data.loader import DataLoaderConfig, build_train_loader
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
 from olmo.data.packer import PackingConfig
@@ -20,18 +21,27 @@ def _data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
 
 
-@pytest.fixture(scope="module")
-def model_config(request):
-    return TemporalVideoOlmoConfig.from_dict(read_yaml(request.config.rootpath / "configs" / "tiny.yaml")["model"])
+def tiny_model() -> TemporalVideoOlmoConfig:
+    return TemporalVideoOlmoConfig.from_dict(read_yaml(find_config("tiny"))["model"])
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    config = MovingShapesConfig(root=str(tmp_path_factory.mktemp("shapes")), num_train=40, num_test=1, processes=1)
+def model_config():
+    return tiny_model()
+
+
+def forty_clips(folder) -> tuple[MovingShapesConfig, str]:
+    """Generated videos, and the path of the one that is broken."""
+    config = MovingShapesConfig(root=str(folder), num_train=40, num_test=1, processes=1)
     broken = MovingShapes(config).get(17, None)["video"]
     with open(broken, "r+b") as file:
         file.truncate(2000)
     return config, broken
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return forty_clips(tmp_path_factory.mktemp("shapes"))
 
 
 def make(model_config, shapes, workers, max_frames=32):
@@ -47,13 +57,17 @@ def make(model_config, shapes, workers, max_frames=32):
     return build_train_loader(data, preprocessor, build_collator(preprocessor, pad_to="to_max"), device_batch_size=2)
 
 
-@pytest.mark.parametrize("max_frames", [16, 32])
-def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, shapes, max_frames):
+def ids(batch: Batch) -> list[list[str]]:
+    return [[m["example_id"] for m in row["examples"]] for row in batch.metadata]
+
+
+@pytest.mark.parametrize(("max_frames", "workers"), [(16, 1), (32, 4)])
+def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, shapes, max_frames, workers):
     """Oracle: no workers. Rows are full of frames (16) or of tokens (32 would fit). Seen to fail when failures are not counted,
     with a random generator of the worker, with 40 tokens too few per example or one frame for every video in the packer, and
     with a budget 40 cells too high."""
     config, broken = shapes
-    loader = make(model_config, config, 2, max_frames)
+    loader = make(model_config, config, workers, max_frames)
     batches = [b for _, b in zip(range(8), loader, strict=False)]
     for batch in batches:
         for row, tokens in zip(batch.layout, batch.input_ids, strict=True):
@@ -63,6 +77,7 @@ def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, sh
     assert loader.failures.by_cause == {"corrupt": loader.failures.bad} and list(loader.failures.files) == [broken]
     oracle = [b for _, b in zip(range(8), make(model_config, config, 0, max_frames), strict=False)]
     for a, b in zip(batches, oracle, strict=True):
+        assert ids(a) == ids(b)
         assert a.layout == b.layout and all(torch.equal(getattr(a, n), getattr(b, n)) for n in Batch.TENSORS if getattr(a, n) is not None)
 
 

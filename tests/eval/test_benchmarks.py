@@ -6,11 +6,12 @@ import pytest
 
 from olmo.eval.averages import Result, averages_of, write_averages
 from olmo.eval.metrics import METRICS
-from olmo.eval.results import newest_results, read_records
+from olmo.eval.results import newest_results
 from olmo.eval.runner import scored
 from olmo.eval.statistics import score
 from olmo.eval.task_table import AVERAGES
 from olmo.eval.tasks import resolve_tasks
+from olmo.json_lines import read_records
 from tests.data.families.asking import wordings
 from tests.data.families.test_benchmarks import CAPTIONS, REQUEST
 from tests.data.families.test_grounding import QUESTION as QV_QUESTION

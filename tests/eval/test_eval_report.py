@@ -8,9 +8,10 @@ import pytest
 
 from olmo.eval.kept_cells import pack_cells, unpack_cells
 from olmo.eval.metrics import METRICS
-from olmo.eval.report.command import main, short_names
+from olmo.eval.report.command import main
 from olmo.eval.report.errors import wrong_questions
 from olmo.launch import run_command
+from olmo.pages.names import short_names
 from tests.eval.test_compare import answers, write
 
 

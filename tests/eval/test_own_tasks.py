@@ -9,10 +9,11 @@ from PIL import Image
 from olmo.data.catalogue import get_dataset
 from olmo.eval.metrics import METRICS, chosen_option
 from olmo.eval.questions import list_questions, share_of
-from olmo.eval.results import newest_results, read_records
+from olmo.eval.results import newest_results
 from olmo.eval.statistics import score
 from olmo.eval.tasks import resolve_tasks
 from olmo.exceptions import OLMoCliError
+from olmo.json_lines import read_records
 from tests.data.clips import write_clip
 from tests.eval.test_runner import launcher  # noqa: F401
 from tests.inference.tiny import write_checkpoint

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from olmo.eval.report import ReportRun, SampleVideo, build_report, read_curve
-from olmo.eval.report.figures import loss_curves, run_colours, running_mean
+from olmo.eval.report.figures import loss_curves
 from olmo.exceptions import OLMoDataError
 from olmo.nn.pruning_plan import CellGrid
+from olmo.pages.drawing import run_colours, running_mean
 
 
 def a_run(name: str, share: float, after: int) -> ReportRun:

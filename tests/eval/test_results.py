@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from olmo.eval.results import ResultFolder, newest_results, read_records, result_folder, weights_fingerprint
+from olmo.eval.results import ResultFolder, newest_results, result_folder, weights_fingerprint
 from olmo.eval.task import Task
 from olmo.eval.task_table import TASKS
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
+from olmo.json_lines import read_records
 
 SETTINGS = {"task": "t", "max_new_tokens": 8, "model": {"llm": {"d_model": 4}}}
 

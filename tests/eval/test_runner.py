@@ -18,11 +18,12 @@ from olmo.eval import command
 from olmo.eval.evaluate import moving_shapes_config
 from olmo.eval.prompt_text import prompt_text
 from olmo.eval.questions import QuestionBatches, list_questions, share_of, split_example
-from olmo.eval.results import ResultFolder, newest_results, read_records
+from olmo.eval.results import ResultFolder, newest_results
 from olmo.eval.runner import answer_questions, finish, format_scores, unanswered
 from olmo.eval.task_table import TASKS
 from olmo.exceptions import OLMoDataError
 from olmo.inference import load
+from olmo.json_lines import read_records
 from olmo.launch import run_command
 from tests.inference.tiny import videos, write_checkpoint
 

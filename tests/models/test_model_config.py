@@ -71,7 +71,6 @@ def test_two_fractions_must_agree():
             ),
             "video.use_frame_special_tokens",
         ),
-        (lambda: config(cp_enabled=True), "cp_enabled"),
         (lambda: config(llm=dict(vocab_size=60)), "llm.vocab_size"),
         (lambda: config(llm=dict(additional_vocab_size=8)), "additional_vocab_size"),
         (lambda: config(llm=dict(additional_vocab_size=None)), "additional_vocab_size"),

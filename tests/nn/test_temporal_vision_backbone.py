@@ -36,6 +36,22 @@ def test_equals_slow_oracle(packing, grid, window):
     compare_with_oracle(temporal_config(grid, window, packing=packing, refill_lone_frames=False))
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=str)
+@pytest.mark.parametrize(("grid", "window"), GRIDS)
+def test_flat_packing_equals_dense_masks(grid, window, dtype, limit):
+    """In the types that models run in: frames of different lengths laid together, against masks over whole rows."""
+    outs = []
+    for fields in ({}, {"varlen_backend": "dense"}, {"packing": "first_fit", "refill_lone_frames": False}):
+        config = temporal_config(grid, window, **fields)
+        backbone = build(config, dtype).eval()
+        with torch.no_grad():
+            outs.append(backbone(*make_batch(MIXED, config, FRAMES)))
+    for other in outs[1:]:
+        assert torch.equal(outs[0].keep_rows, other.keep_rows)
+        assert outs[0].features.dtype == dtype
+        assert (outs[0].features - other.features).abs().max() <= limit * outs[0].features.std()
+
+
 @pytest.mark.parametrize(
     "fields",
     [

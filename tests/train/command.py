@@ -22,8 +22,8 @@ def records(save_folder) -> list[dict]:
     return [json.loads(line) for line in (Path(save_folder) / "metrics.jsonl").read_text().splitlines()]
 
 
-NOT_COMPARED = ("throughput/", "data/")
-"""Times, and counters of what this start has read (a resumed run reads again what waited in the packer)."""
+NOT_COMPARED = ("throughput/", "data/", "System/")
+"""Times, memory, and counters of what this start has read (a resumed run reads again what waited in the packer)."""
 
 
 def without_times(record: dict) -> dict:

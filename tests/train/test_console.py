@@ -1,9 +1,16 @@
 """The log line and the progress bar."""
 
+import contextlib
+import fcntl
 import io
 import itertools
 import logging
+import os
 import re
+import struct
+import sys
+import termios
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -100,3 +107,34 @@ def test_a_run_prints_its_lines_without_a_bar(shapes, tmp_path, capsys):
     assert [int(line["step"]) for line in lines] == [1, 2, 3, 4] and len({len(line[0]) for line in lines}) == 1
     assert [f"{r['train/kept_fraction']:.3f}" for r in records(tmp_path)] == [line["kept"] for line in lines] == ["0.500"] * 4
     assert "training " not in out.replace("while training waited", "") and "\x1b" not in out
+
+
+def test_a_run_on_a_real_terminal(shapes, tmp_path, monkeypatch):
+    """The output is a pseudo-terminal: the bar is drawn over and over and gone at the end, and every log line stays whole.
+
+    Seen to fail when log lines go past the console of the bar (they then stand behind a half-drawn bar).
+    """
+    main, other = os.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    seen = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # how Linux says that nobody writes any more
+            while part := os.read(main, 65536):
+                seen.extend(part)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    with open(other, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert train(tmp_path, "--max_duration=3", "--save_num_checkpoints_to_keep=0") == 0
+    reader.join(10)
+    os.close(main)
+    text = seen.decode()
+    assert "\x1b[?25l" in text and "\x1b[?25h" in text, "the cursor is hidden while the bar is there, and comes back"
+    assert re.search(r"training .*1/3", text) and re.search(r"training .*left", text)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip("\r") for line in text.splitlines()]
+    found = [match for line in lines if (match := LINE.fullmatch(line.rpartition("\r")[2].strip()))]
+    assert [match["step"] for match in found] == ["1", "2", "3"]

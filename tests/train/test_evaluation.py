@@ -13,8 +13,9 @@ from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
 from olmo.distributed import World
 from olmo.eval.live import ask_live, share
 from olmo.eval.questions import list_questions, split_example
-from olmo.eval.results import newest_results, read_records
+from olmo.eval.results import newest_results
 from olmo.inference.api import ExampleReader
+from olmo.json_lines import read_records
 from olmo.train import build
 from olmo.train.config import TrainConfig
 from tests.eval.test_runner import launcher  # noqa: F401

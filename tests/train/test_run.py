@@ -16,6 +16,7 @@ from olmo.checkpoints.stores import Store
 from olmo.train import build, checkpoint, start
 from olmo.train.step import TrainStep
 from tests.train.command import launch, records, train, without_times
+from tests.train.same_end import assert_same_end
 
 pytestmark = pytest.mark.usefixtures("shapes")
 
@@ -64,17 +65,6 @@ def assert_same_weights(a: Path, b: Path):
     assert a.keys() == b.keys()
     for name, value in a.items():
         assert torch.equal(value, b[name]), name
-
-
-def assert_same_end(a: Path, b: Path):
-    """Same record of every step, same weights, same optimiser state, same place in the data."""
-    for x, y in zip(records(a), records(b), strict=True):
-        assert without_times(x) == without_times(y)
-    assert_same_weights(a / "step6", b / "step6")
-    states = [torch.load(f / "step6/train/rank0.pt", weights_only=True) for f in (a, b)]
-    for state in states:
-        state.pop("seconds")
-    assert str(states[0]) == str(states[1])
 
 
 BACKGROUND = "--save_asynchronously=true"

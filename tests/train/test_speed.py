@@ -58,8 +58,6 @@ def run(monitor: SpeedMonitor, trainer, flops: StepFlops | None) -> dict[str, fl
 @pytest.fixture
 def h100(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
 
 
 def test_utilisation_of_a_known_device(h100):

@@ -134,8 +134,8 @@ def test_weights_below_zero_and_missing_labels_count_nothing():
     assert float(loss_weight(batch)) == 1.5
 
 
-def test_a_loss_that_is_no_number_names_the_step():
-    step = make_step(model_config("video_olmo"))
+def test_a_loss_that_is_no_number_names_the_step(tmp_path):
+    step = make_step(model_config("video_olmo"), save_folder=str(tmp_path))
     with torch.no_grad():
         step.model.transformer.ln_f.weight.fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match=r"step 7: train/CrossEntropyLoss is not finite"):

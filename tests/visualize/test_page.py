@@ -11,8 +11,8 @@ import torch
 from olmo.data.mixture_stream import Draw, MixtureStream, Source
 from olmo.data.moving_shapes import MovingShapes, MovingShapesConfig
 from olmo.exceptions import OLMoCliError, OLMoEnvironmentError
-from olmo.inference.show import save_page
 from olmo.launch import run_command
+from olmo.pages.files import save_page
 from olmo.visualize.build import open_stream, picture_strip
 from olmo.visualize.command import main, parse, saved_settings, training_config
 from olmo.visualize.examples import SeenExample, read_example

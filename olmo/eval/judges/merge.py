@@ -9,8 +9,9 @@ from typing import Any
 
 from olmo.eval.judges.conversation import Judgement
 from olmo.eval.metrics.metric import Record
-from olmo.eval.results import PREDICTIONS, read_records
+from olmo.eval.results import PREDICTIONS
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, first_line
+from olmo.json_lines import read_records
 
 JUDGEMENTS = "judgements.jsonl"
 

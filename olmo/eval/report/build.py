@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from olmo.eval.metrics import METRICS
-from olmo.eval.report.figures import accuracy_bars, loss_curves, run_colours
+from olmo.eval.report.figures import accuracy_bars, loss_curves
 from olmo.eval.report.page import PARTS, interval, named_rows, percent, points, write_page
 from olmo.eval.statistics import OVERALL, UNRELIABLE, Score, paired_difference, score
 from olmo.exceptions import OLMoDataError
 from olmo.inference.show import film_strip
 from olmo.nn.pruning_plan import CellGrid
+from olmo.pages.drawing import run_colours
 
 LOSS_KEY = "train/CrossEntropyLoss"
 
@@ -64,7 +65,7 @@ def read_curve(path: str | Path, key: str = LOSS_KEY) -> list[tuple[int, float]]
         with open(path, encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
-                if key in row:
+                if row.get(key) is not None:  # null = not finite
                     points[int(row["step"])] = float(row[key])
     except FileNotFoundError:
         raise OLMoDataError(f"there is no training log {path}") from None

@@ -1,7 +1,6 @@
 """`scripts/eval_report.py`: one page from the result folders of one or more runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from olmo.eval.compare import compare
@@ -9,8 +8,8 @@ from olmo.eval.report.drawn import draw_errors
 from olmo.eval.report.evaluation import MAX_ERRORS, Difference, EvaluatedRun, TaskResult, build_evaluation_page
 from olmo.eval.saved_runs import Run, read_runs, task_means
 from olmo.eval.statistics import Average, average_of_tasks, score
-from olmo.exceptions import OLMoCliError
 from olmo.launch import CommandParser
+from olmo.pages.names import run_names
 
 FACTS = ("checkpoint", "frames", "topk", "precision")
 """Settings of a run that the page prints."""
@@ -30,9 +29,7 @@ def build_parser() -> CommandParser:
 
 def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(list(argv))
-    names = args.names or short_names(args.runs)
-    if len(names) != len(args.runs) or len(set(names)) != len(names):
-        raise OLMoCliError(f"--names: {len(args.runs)} runs need as many different names, not {', '.join(names)}")
+    names = run_names(args.runs, args.names)
     saved = dict(zip(names, map(read_runs, args.runs), strict=True))
     path = build_evaluation_page(
         args.output,
@@ -44,13 +41,6 @@ def main(argv: Sequence[str]) -> int:
     )
     print(f"wrote {path}")
     return 0
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """The last parts of paths, as many as tell them apart."""
-    parts = [Path(p).absolute().parts for p in paths]
-    depth = next((d for d in range(1, max(map(len, parts)) + 1) if len({p[-d:] for p in parts}) == len(parts)), 1)
-    return ["/".join(p[-depth:]) for p in parts]
 
 
 def evaluated(name: str, runs: Mapping[str, Run]) -> EvaluatedRun:

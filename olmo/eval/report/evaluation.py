@@ -8,9 +8,10 @@ from typing import Any
 
 from olmo.eval.metrics.metric import Metric, Record
 from olmo.eval.report.errors import wrong_questions
-from olmo.eval.report.figures import run_colours, score_dots
+from olmo.eval.report.figures import score_dots
 from olmo.eval.report.page import PARTS, interval, named_rows, percent, points, write_page
 from olmo.eval.statistics import OVERALL, UNRELIABLE, Average, Score
+from olmo.pages.drawing import run_colours
 
 MAX_ERRORS = 300
 """Questions of a task in the error browser; more make a page that browsers are slow to open."""

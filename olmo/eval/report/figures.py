@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from olmo.eval.statistics import Score
+from olmo.pages.drawing import running_mean
 
 INK, SOFT, LINE = "#1f2430", "#667085", "#d9dde5"
-COLOURS = ("#8a94a6", "#0f8a7e", "#c2703d", "#6d5bd0", "#b8435f")
-"""One per run, in order."""
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 
 
 def loss_curves(curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapping[str, str], ylabel: str) -> str:
-    """Training loss of every run over its steps: the raw values pale, a running mean on top. Colours are those of `run_colours`."""
+    """Training loss of every run over its steps: the raw values pale, a running mean on top. Colours are those of `olmo.pages.drawing`."""
     fig, ax = axes(11.0, 3.4)
     for name, points in curves.items():
         colour = colours[name]
@@ -72,19 +71,6 @@ def score_dots(scores: Mapping[str, Mapping[str, Score]], colours: Mapping[str, 
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}".replace("%", " %"))
     ax.legend(frameon=False, ncols=len(scores), loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     return svg(fig)
-
-
-def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
-    """Mean over up to `reach` neighbours on either side, shorter at the ends, so that the curve keeps its length."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    low, high = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
-
-
-def run_colours(names: Sequence[str]) -> dict[str, str]:
-    """The colour of every run, the same in all charts and in the text, whichever runs a chart shows."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
 def axes(width: float, height: float):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from olmo.eval.statistics import UNRELIABLE, Average, Score
-from olmo.inference.show import save_page, template_environment
+from olmo.pages.files import save_page, template_environment
 
 PARTS = {
     "video": "reading the video",
@@ -20,7 +20,7 @@ PARTS = {
 def write_page(path: str | Path, template: str, **content: Any) -> Path:
     """Fill a template of this package; the page needs no other file."""
     path = Path(path)
-    save_page(path, template_environment("olmo.eval.report").get_template(template).render(**content))
+    save_page(path, template_environment("olmo.inference", "olmo.eval.report").get_template(template).render(**content))
     return path
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from olmo.budget import pruning_budget
-from olmo.eval.report.figures import INK, SOFT, panels, run_colours, svg
+from olmo.eval.report.figures import INK, SOFT, panels, svg
 from olmo.eval.sweep.plan import UNPRUNED
 from olmo.eval.sweep.published import AVERAGES, SPEED
 from olmo.eval.sweep.results import pareto_front
 from olmo.exceptions import OLMoEnvironmentError
+from olmo.pages.drawing import run_colours
 
 COSTS = {"seconds": "seconds per question, in the model", "tokens": "tokens per question, in the language model"}
 """What is drawn along the x axes."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from olmo.eval.metrics import METRICS
 from olmo.eval.results import METRICS as FINISHED
-from olmo.eval.results import PREDICTIONS, newest_results, read_records
+from olmo.eval.results import PREDICTIONS, newest_results
 from olmo.eval.statistics import average_of_tasks
 from olmo.eval.sweep.plan import Point
 from olmo.eval.task import Task
 from olmo.exceptions import OLMoEnvironmentError
+from olmo.json_lines import read_records
 
 READING = "video"
 """The timed part in which a video is decoded and cut into patches: on other cores, often while the model computes."""

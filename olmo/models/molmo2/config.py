@@ -39,7 +39,7 @@ class Molmo2Config(ModelConfig):
     bi_directional_attn: BiDirectionalAttn | None = None
     """image_tokens: all image tokens of an example see each other; within_image: they see those of earlier images and their own."""
     cp_enabled: bool = False
-    """Of published files; context parallelism is not part of this package, so only false."""
+    """Of published files, without effect: how many ranks share a sequence is up to the run (parallelism.context_parallel_config)."""
     apply_cp_to_vision_backbone: bool = False
     """See cp_enabled."""
 
@@ -69,10 +69,6 @@ class Molmo2Config(ModelConfig):
             self.vision_backbone.validate()
             video = self.mm_preprocessor.video
             video.slow_fast.check(video.max_frames, video.pooling_w)
-        if self.cp_enabled or self.apply_cp_to_vision_backbone:
-            raise OLMoConfigurationError(
-                "model.cp_enabled and model.apply_cp_to_vision_backbone must be false: there is no context parallelism"
-            )
         first, rows = self.llm.first_special_token, self.llm.embedding_rows
         if self.llm.additional_vocab_size is not None and first != rows:
             raise OLMoConfigurationError(

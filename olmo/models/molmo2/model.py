@@ -9,8 +9,9 @@ from olmo.config import resolve
 from olmo.exceptions import OLMoConfigurationError, OLMoDataError
 from olmo.models.model import DecodeState, LogitRows, ModelBase, ModelOutput
 from olmo.models.molmo2.config import Molmo2Config
-from olmo.nn.attention_mask import BiDirectionalAttn, Mask, TokenAttributes, build_mask, dense_mask, token_attributes
-from olmo.nn.indices import any_of, flat_positions
+from olmo.nn.attention_mask import BiDirectionalAttn, Mask, SharedMask, TokenAttributes, build_mask, dense_mask, token_attributes
+from olmo.nn.context_parallel import ContextParallel
+from olmo.nn.indices import any_of, check_total, flat_positions, kept_indices
 from olmo.nn.kv_cache import KVCache
 from olmo.nn.llm import Transformer
 from olmo.nn.vision_backbone import VisionOutput
@@ -31,6 +32,8 @@ class Molmo2Model(ModelBase):
         self.vision_backbone = None if config.vision_backbone is None else config.vision_backbone.build(config.llm)
         self.run_vision_without_images = False
         """Set for training: collectives and gradients need every rank to run the backbone, with or without images."""
+        self.context: ContextParallel | None = None
+        """Set for training: the ranks that have the same batches and share the work on them, whenever a loss is asked for."""
         self.mask_by_example = True
         """Cleared where blocks are compiled: the lengths of packed examples would become part of the compiled code."""
 
@@ -57,13 +60,14 @@ class Molmo2Model(ModelBase):
     # -- the pass over whole sequences
 
     def forward(self, batch: Batch, *, compute_loss: bool = False, logits: LogitRows = "loss", pad_to: int | None = None) -> ModelOutput:
+        if compute_loss and self.context is not None:
+            return self._shared_loss(batch, self.context, pad_to)
         vision = self._vision(batch)
         batch = self.shorten(batch, vision, pad_to)
         hidden = self._language_model(batch, vision)
         output = self._output(batch, vision)
         if compute_loss:
-            if batch.labels is None or batch.loss_masks is None:
-                raise OLMoDataError("a loss was asked for, but the batch has no labels and loss_masks")
+            _check_labels(batch)
             rows = self._rows(batch, "loss")
             flat = (t.flatten()[rows] for t in (batch.labels, batch.loss_masks))
             output.loss = self.transformer.loss(hidden.flatten(0, 1)[rows], *flat)
@@ -71,17 +75,36 @@ class Molmo2Model(ModelBase):
             output.logits = self.transformer.logits(hidden.flatten(0, 1)[self._rows(batch, logits)])
         return output
 
+    def _shared_loss(self, batch: Batch, context: ContextParallel, pad_to: int | None) -> ModelOutput:
+        """The terms of the loss for this rank's part of every sequence; over the group they add up to those of the batch."""
+        vision = self._vision(batch, context)
+        batch = context.pad(self.shorten(batch, vision, pad_to))
+        _check_labels(batch)
+        x = self.transformer.embed(context.part(batch.input_ids))
+        if vision is not None:
+            x = self._add_shared_features(x, batch, vision.features, context)
+        mask = SharedMask(context, self._mask(batch))
+        loss_masks = context.part(batch.loss_masks)
+        hidden = self.transformer(x, context.part(batch.position_ids), mask, response_mask=loss_masks > 0)
+        output = self._output(batch, vision)
+        # How many tokens of this part have a loss is known to the device only: room for all there are, those left over weigh nothing.
+        has_loss = loss_masks.flatten() > 0
+        rows = kept_indices(has_loss, min(sum(row.num_loss_tokens for row in batch.layout), len(has_loss)))
+        weights = loss_masks.flatten()[rows] * (torch.arange(len(rows), device=rows.device) < has_loss.sum())
+        output.loss = self.transformer.loss(hidden.flatten(0, 1)[rows], context.part(batch.labels).flatten()[rows], weights)
+        return output
+
     def encode_vision(self, batch: Batch) -> VisionOutput | None:
         return self._vision(batch)
 
-    def _vision(self, batch: Batch) -> VisionOutput | None:
+    def _vision(self, batch: Batch, context: ContextParallel | None = None) -> VisionOutput | None:
         if self.vision_backbone is None:
             if batch.images is not None:
                 raise OLMoConfigurationError("the batch has images, but model.vision_backbone is null")
             return None
         if batch.images is None and not self.run_vision_without_images:
             return None
-        return self.vision_backbone(batch.images, batch.token_pooling, batch.layout, batch.image_masks, batch.fast)
+        return self.vision_backbone(batch.images, batch.token_pooling, batch.layout, batch.image_masks, batch.fast, context)
 
     def shorten(self, batch: Batch, vision: VisionOutput | None, pad_to: int | None) -> Batch:
         """The batch that the language model sees: here the same, padded or cut to `pad_to` tokens per row."""
@@ -97,10 +120,12 @@ class Molmo2Model(ModelBase):
         x = self.transformer.embed(batch.input_ids)
         if vision is not None:
             x = self._add_features(x, batch, vision.features)
-        tokens = token_attributes(batch.input_ids, batch.subsegment_ids, self._ids(IMAGE_TOKENS), self._ids(SEGMENT_STARTS))
-        mask = self.attention_mask(tokens, batch)
         response = None if batch.loss_masks is None else batch.loss_masks > 0
-        return self.transformer(x, batch.position_ids, mask, cache, response)
+        return self.transformer(x, batch.position_ids, self._mask(batch), cache, response)
+
+    def _mask(self, batch: Batch) -> Mask:
+        tokens = token_attributes(batch.input_ids, batch.subsegment_ids, self._ids(IMAGE_TOKENS), self._ids(SEGMENT_STARTS))
+        return self.attention_mask(tokens, batch)
 
     def attention_mask(self, tokens: TokenAttributes, batch: Batch) -> Mask:
         """Who sees whom, in the cheapest form that the device and the layout allow."""
@@ -111,6 +136,16 @@ class Molmo2Model(ModelBase):
         is_cell = any_of(batch.input_ids, self.placeholder_ids)
         where = flat_positions(is_cell, features.shape[0], "visual features for the <im_patch> tokens")
         return x.flatten(0, 1).index_add(0, where, features.to(x.dtype)).view_as(x)
+
+    def _add_shared_features(self, x: torch.Tensor, batch: Batch, features: torch.Tensor, context: ContextParallel) -> torch.Tensor:
+        # x: [B, S / degree, d], features: [K, d] of the whole batch; how many are for this part, the host does not know
+        is_cell = any_of(batch.input_ids, self.placeholder_ids)
+        check_total(is_cell, len(features), "visual features for the <im_patch> tokens")
+        if not len(features):
+            return x.flatten(0, 1).index_add(0, batch.input_ids.new_zeros(0), features.to(x.dtype)).view_as(x)
+        nth = (is_cell.flatten().cumsum(0) - 1).clamp(min=0).view_as(is_cell)
+        own = features.to(x.dtype).index_select(0, context.part(nth).flatten()).view_as(x)
+        return x + torch.where(context.part(is_cell)[..., None], own, 0)
 
     def _rows(self, batch: Batch, which: LogitRows) -> torch.Tensor:
         """Flat positions [n] of the tokens named by `which`; n is known on the host."""
@@ -153,6 +188,11 @@ class Molmo2Model(ModelBase):
         state.positions += 1  # in place: a captured step reads and writes the same memory every time
         state.cache.slots += 1
         return self.transformer.logits(hidden[:, 0])
+
+
+def _check_labels(batch: Batch) -> None:
+    if batch.labels is None or batch.loss_masks is None:
+        raise OLMoDataError("a loss was asked for, but the batch has no labels and loss_masks")
 
 
 def start_decoding(batch: Batch, cache: KVCache) -> DecodeState:

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import ModelOutput
 from olmo.models.molmo2.model import Molmo2Model
+from olmo.nn.context_parallel import ContextParallel
 from olmo.nn.lora import draws_dropout
 from olmo.nn.losses import EAGER, ChunkFunctions
 from olmo.nn.temporal_image_vit import PrunedPatches
@@ -39,6 +40,7 @@ def parallelize_model(
     fsdp_precision: str = "float",
     compile_args: dict[str, Any] | None = None,
     activation_checkpointing: str = "full",
+    context: ContextParallel | None = None,
 ) -> None:
     """Prepare a model (on any device, also meta) for training, in place.
 
@@ -56,6 +58,7 @@ def parallelize_model(
         compile_blocks(model, compile_args)
     if mesh is not None:
         shard(model, mesh, mixed_precision(fsdp_precision, compute_dtype))
+    model.context = context
     # One process too: otherwise a step without pictures would freeze the vision part there, but decay it on several ranks.
     model.run_vision_without_images = True
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 class Callback:
     """Base with empty moments."""
 
+    patience = 1.0
+    """How many times longer than `hang_timeout` a moment of this callback may take."""
+
     def on_start(self, trainer: "Trainer") -> None:
         """Before the first step of this start (a resumed run starts at its saved step)."""
 
@@ -21,7 +24,7 @@ class Callback:
         """After a checkpoint is complete."""
 
     def on_end(self, trainer: "Trainer", status: str) -> None:
-        """When the loop ends: `finished`, `stopped` (a signal or the time limit) or `failed`."""
+        """When the loop ends: `finished`, `stopped` (can be continued; `trainer.stopping` says why it stopped) or `failed`."""
 
     def state_dict(self) -> dict[str, Any]:
         """What this callback wants back after a resume, in types that load without unpickling code; equal on every rank."""

@@ -35,6 +35,8 @@ class Checkpointer(Callback):
     the run ends, so that all ranks look at the same step. Older checkpoints are deleted after a new one is whole, never before.
     """
 
+    patience = 24.0
+
     def __init__(self, cfg: TrainConfig, protected: str | None = None, ema: ExponentialAverage | None = None):
         self.cfg, self.ema = cfg, ema
         self.protected = protected

@@ -1,6 +1,7 @@
 """One fixed-width line per `console_log_interval` steps, and a progress bar when the output is a terminal."""
 
 import logging
+import math
 from collections import deque
 
 from rich.console import Console
@@ -39,7 +40,8 @@ def format_line(step: int, last_step: int, loss: float, accuracy: float, metrics
 
 
 class ConsoleLogger(Callback):
-    """Prints on rank 0. Loss and accuracy of a line are means over the steps since the line before."""
+    """Prints on rank 0. Loss and accuracy of a line are means over the steps since the line before, without skipped
+    ones."""
 
     def __init__(self, interval: int, console: Console):
         self.interval, self.console = interval, console
@@ -65,12 +67,13 @@ class ConsoleLogger(Callback):
         if not trainer.world.is_main:
             return
         step = trainer.state.step
-        self.losses.append(metrics["train/CrossEntropyLoss"])
-        self.accuracies.append(metrics["train/Accuracy"])
+        if math.isfinite(metrics["train/CrossEntropyLoss"]):
+            self.losses.append(metrics["train/CrossEntropyLoss"])
+            self.accuracies.append(metrics["train/Accuracy"])
         if self.progress is not None:
-            self.progress.update(self.task, completed=step, eta=clock(metrics["throughput/eta_seconds"]))
+            self.progress.update(self.task, completed=step, total=trainer.last_step, eta=clock(metrics["throughput/eta_seconds"]))
         if step % self.interval == 0 or step == trainer.last_step or trainer.steps_done == 1:
-            loss, accuracy = (sum(v) / len(v) for v in (self.losses, self.accuracies))
+            loss, accuracy = (sum(v) / len(v) if v else math.nan for v in (self.losses, self.accuracies))
             log.info(format_line(step, trainer.last_step, loss, accuracy, metrics))
 
     def on_saved(self, trainer, folder) -> None:

@@ -32,7 +32,8 @@ class ExponentialAverage(Callback):
         return min(self.cfg.decay, (1 + step) / (10 + step)) if self.cfg.warmup else self.cfg.decay
 
     def on_step(self, trainer, result, metrics) -> None:
-        self.update(trainer.state.step)
+        if result.trouble is None:
+            self.update(trainer.state.step)
 
     def update(self, step: int) -> None:
         """Take in the weights as optimiser step `step` left them."""

@@ -17,8 +17,8 @@ from olmo.eval.results import ResultFolder
 from olmo.eval.runner import scored
 from olmo.eval.statistics import Score, format_score
 from olmo.eval.task import Task
-from olmo.eval.versions import versions
 from olmo.inference.api import ExampleReader
+from olmo.provenance import versions
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import cannot_write, random_state, set_random_state
 from olmo.train.config import TrainConfig
@@ -34,6 +34,8 @@ class Evaluator(Callback):
 
     Stands before the callbacks that report: its scores go into the record of the step, as `eval/<task>/<score>`.
     """
+
+    patience = 24.0
 
     def __init__(self, cfg: TrainConfig) -> None:
         self.cfg, self.block = cfg, cfg.evaluation

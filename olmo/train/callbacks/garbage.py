@@ -10,6 +10,7 @@ class GarbageCollector(Callback):
 
     def __init__(self, interval: int):
         self.interval = interval
+        self.was_on = gc.isenabled()
 
     def on_start(self, trainer) -> None:
         gc.disable()
@@ -19,4 +20,5 @@ class GarbageCollector(Callback):
             gc.collect(1)
 
     def on_end(self, trainer, status) -> None:
-        gc.enable()
+        if self.was_on:
+            gc.enable()

@@ -1,12 +1,27 @@
 """`metrics.jsonl` in the save folder: one JSON object per optimiser step, always written."""
 
 import json
+import math
+import time
 from pathlib import Path
+from typing import Any
 
+from olmo.json_lines import as_lines, write_whole
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import cannot_write
 
 FILE_NAME = "metrics.jsonl"
+
+
+CLOCK = "throughput/unix_time"
+"""When a record was written: what a step took besides what is measured, and how long nothing ran between two starts."""
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON has it: rounded, and null where it is not finite."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 9) if math.isfinite(value) else None
 
 
 class JsonlLogger(Callback):
@@ -19,10 +34,9 @@ class JsonlLogger(Callback):
     def on_start(self, trainer) -> None:
         if not trainer.world.is_main:
             return
-        step = trainer.state.step
         try:
-            kept = [line for line in self._lines() if line["step"] <= step] if step else []
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            kept = [line for line in self._lines() if line["step"] <= trainer.state.step] if trainer.resumed else []
+            write_whole(self.path, as_lines(kept))
             self.file = open(self.path, "a")  # noqa: SIM115  (closed in on_end)
         except OSError as err:
             raise cannot_write(self.path.parent)(err) from None
@@ -41,9 +55,9 @@ class JsonlLogger(Callback):
 
     def on_step(self, trainer, result, metrics) -> None:
         if self.file is not None:
-            record = {"step": trainer.state.step, **{k: round(v, 9) if isinstance(v, float) else v for k, v in metrics.items()}}
+            record = {"step": trainer.state.step, **{k: plain(v) for k, v in metrics.items()}, CLOCK: round(time.time(), 3)}
             try:
-                self.file.write(json.dumps(record) + "\n")
+                self.file.write(json.dumps(record, allow_nan=False) + "\n")
                 self.file.flush()
             except OSError as err:
                 raise cannot_write(self.path.parent)(err) from None

@@ -68,6 +68,3 @@ class SpeedMonitor(Callback):
         if self.peak is not None:
             metrics["throughput/device/mfu"] = total.model_flops / device_seconds / self.peak
             metrics["throughput/device/hfu"] = total.hardware_flops / device_seconds / self.peak
-        if trainer.world.device.type == "cuda" and (trainer.steps_done < 3 or trainer.state.step % 10 == 0):
-            metrics["System/Peak GPU Memory (MB)"] = torch.cuda.max_memory_allocated() / 1e6
-            torch.cuda.reset_peak_memory_stats()

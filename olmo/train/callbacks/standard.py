@@ -1,4 +1,4 @@
-"""The callbacks of a run, in their order: what changes weights, what measures, what reports, what saves."""
+"""The callbacks of a run, in their order: what watches, what changes weights, what measures, what reports, what saves."""
 
 from typing import Any
 
@@ -11,9 +11,15 @@ from olmo.train.callbacks.ema import ExponentialAverage
 from olmo.train.callbacks.evaluation import Evaluator
 from olmo.train.callbacks.garbage import GarbageCollector
 from olmo.train.callbacks.jsonl import JsonlLogger
+from olmo.train.callbacks.memory import MemoryMonitor
+from olmo.train.callbacks.outcome import OutcomeFile
+from olmo.train.callbacks.profiler import PythonProfiler, TorchProfiler
 from olmo.train.callbacks.speed import SpeedMonitor
+from olmo.train.callbacks.stability import StabilityMonitor
+from olmo.train.callbacks.tensorboard import TensorboardLogger
 from olmo.train.callbacks.wandb import WandbLogger
 from olmo.train.callbacks.wandb import wanted as wandb_wanted
+from olmo.train.callbacks.watchdog import Watchdog
 from olmo.train.config import TrainConfig
 
 
@@ -22,14 +28,21 @@ def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protect
     ema = None if cfg.ema is None else ExponentialAverage(cfg.ema, model)
     checkpointer = Checkpointer(cfg, protected=protected, ema=ema)
     wanted = [
+        None if cfg.hang_timeout is None else Watchdog(cfg.hang_timeout, cfg.save_folder),
         ema,
+        StabilityMonitor(cfg.stability, cfg.nonfinite),
         SpeedMonitor(cfg.speed_monitor.window_size, cfg.speed_monitor.gpu_flops_available),
+        MemoryMonitor(),
         Evaluator(cfg) if cfg.evaluation.tasks else None,
         SaveMeter(checkpointer),
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
         WandbLogger(cfg.wandb) if wandb_wanted(cfg.wandb) else None,
+        None if cfg.tensorboard is None else TensorboardLogger(cfg.tensorboard),
+        TorchProfiler(cfg.save_folder) if cfg.torch_profiling else None,
+        PythonProfiler(cfg.save_folder) if cfg.python_profiling else None,
         checkpointer,
+        OutcomeFile(cfg.save_folder),
         None if cfg.gen1_gc_interval is None else GarbageCollector(cfg.gen1_gc_interval),
     ]
     return [callback for callback in wanted if callback is not None]

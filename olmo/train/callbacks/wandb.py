@@ -1,16 +1,12 @@
-"""Weights & Biases as a second sink. It may be absent, unreachable or broken: the run goes on and one line says so."""
+"""Weights & Biases as a second place for the metrics."""
 
-import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from olmo.exceptions import first_line, missing_package
-from olmo.train.callbacks.base import Callback
+from olmo.exceptions import missing_package
+from olmo.train.callbacks.sink import Sink
 from olmo.train.config_blocks import WandbConfig
-
-log = logging.getLogger(__name__)
 
 
 def wanted(cfg: WandbConfig | None) -> bool:
@@ -20,27 +16,17 @@ def wanted(cfg: WandbConfig | None) -> bool:
     return bool(cfg.project or os.environ.get("WANDB_PROJECT"))
 
 
-class WandbLogger(Callback):
-    """Reports on rank 0 every `log_interval` steps."""
+class WandbLogger(Sink):
+    """One wandb run, continued by a resumed training if `allow_resume` says so."""
+
+    title = "wandb"
 
     def __init__(self, cfg: WandbConfig):
+        super().__init__(cfg.log_interval)
         self.cfg = cfg
         self.run: Any = None
 
-    def _safely(self, what: str, action: Callable[[], Any]) -> Any:
-        """Run `action`; whatever it raises ends the reporting, not the training."""
-        try:
-            return action()
-        except Exception as err:  # a broken sink must not end a run
-            self.run = None
-            log.warning("wandb is off from here on (%s failed: %s)", what, first_line(err))
-            return None
-
-    def on_start(self, trainer) -> None:
-        if trainer.world.is_main:
-            self.run = self._safely("start", lambda: self._init(trainer))
-
-    def _init(self, trainer) -> Any:
+    def open(self, trainer) -> None:
         try:
             import wandb
         except ImportError:
@@ -53,7 +39,7 @@ class WandbLogger(Callback):
             settings = {"id": state.wandb_id, "resume": "allow"}
         described = trainer.cfg.asdict()
         described.pop("wandb", None)
-        run = wandb.init(
+        self.run = wandb.init(
             dir=str(folder),
             project=cfg.project or os.environ.get("WANDB_PROJECT"),
             entity=cfg.entity or os.environ.get("WANDB_ENTITY"),
@@ -64,18 +50,13 @@ class WandbLogger(Callback):
             settings=wandb.Settings(init_timeout=180, silent=True),
             **settings,
         )
-        state.wandb_id = run.id
+        state.wandb_id = self.run.id
         if trainer.cfg.runtime_data is not None:
-            trainer.cfg.runtime_data.wandb_id, trainer.cfg.runtime_data.wandb_url = run.id, run.url
-        return run
+            trainer.cfg.runtime_data.wandb_id, trainer.cfg.runtime_data.wandb_url = self.run.id, self.run.url
 
-    def on_step(self, trainer, result, metrics) -> None:
-        due = trainer.state.step % self.cfg.log_interval == 0 or "eval/seconds" in metrics
-        if self.run is not None and due:
-            self._safely("log", lambda: self.run.log(dict(metrics), step=trainer.state.step))
+    def report(self, metrics, step) -> None:
+        self.run.log(metrics, step=step)
 
-    def on_end(self, trainer, status) -> None:
-        if self.run is not None:
-            failed = status == "failed" or (status == "stopped" and self.cfg.finish_on_sigterm)
-            self._safely("finish", lambda: self.run.finish(exit_code=int(failed)))
-            self.run = None
+    def close(self, status) -> None:
+        failed = status == "failed" or (status == "stopped" and self.cfg.finish_on_sigterm)
+        self.run.finish(exit_code=int(failed))

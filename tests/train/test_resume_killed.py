@@ -1,4 +1,4 @@
-"""Kill -9 in the middle of a save, on a disk and on S3, of one process and of one of two ranks; then the same command again."""
+"""Kill -9 in the middle of a save, on a disk and on S3, or of a step, of one process or of one of two ranks; then the same command."""
 
 import os
 import signal
@@ -6,11 +6,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from olmo.checkpoints import load_model, model_tensors, select_checkpoint
 from tests.checkpoints.s3_server import s3_server
-from tests.train.command import CONFIG, records, train, without_times
+from tests.train.command import CONFIG, train
+from tests.train.same_end import assert_same_end
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes")]
 STEPS = ("--max_duration=6", "--save_interval=2", "--packing", "--model.llm.residual_dropout=0.1")
@@ -25,13 +24,6 @@ def command(repo, *argv, ranks=1):
     environment = os.environ | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     argv = [sys.executable, *torchrun, *map(str, argv)]
     return subprocess.run(argv, env=environment, cwd=repo, capture_output=True, text=True, timeout=280)
-
-
-def assert_same_end(a, b, a_checkpoints=None, b_checkpoints=None):
-    for x, y in zip(records(a), records(b), strict=True):
-        assert without_times(x) == without_times(y)
-    a, b = (model_tensors(load_model(select_checkpoint(f))) for f in (a_checkpoints or a, b_checkpoints or b))
-    assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +62,7 @@ def test_resume_on_s3_after_kill_in_mid_save(reference, tmp_path, repo, monkeypa
         out = capsys.readouterr().out
         assert "skipping s3://runs/a/step4" in out and "continuing s3://runs/a/step2 at step 2" in out
         assert not list((tmp_path / "cache").glob("*/step*")), "what was fetched to resume is deleted again"
-        assert_same_end(reference, tmp_path / "run", b_checkpoints="s3://runs/a")
+        assert_same_end(reference, tmp_path / "run", stored_b="s3://runs/a")
         folders = {o["Key"].split("/")[1] for o in client.list_objects_v2(Bucket="runs", Prefix="a/")["Contents"]}
         assert folders == {"step2", "step4", "step6"}
         # Another machine: no logs there yet. Another run may not be started in the same place.
@@ -78,17 +70,40 @@ def test_resume_on_s3_after_kill_in_mid_save(reference, tmp_path, repo, monkeypa
         assert "checkpoint_folder s3://runs/a already holds a run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("background", ["false", "true"])
-def test_resume_after_kill_of_one_of_two_ranks_in_mid_save(tmp_path, repo, background):
-    """Rank 1 dies in its part of step 4: rank 0 must not make it a checkpoint."""
-    run, whole = tmp_path / "run", tmp_path / "whole"
+def two_ranks(repo, folder, *more):
+    """The training command in two ranks, to its end."""
+    done = command(repo, repo / "launch_scripts/train_image_video_sft.py", *words(folder, *more), ranks=2)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def two_rank_reference(shapes_folder, tmp_path_factory, repo):
+    folder = tmp_path_factory.mktemp("two_ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOLMO_DATA_DIR", str(shapes_folder))
+        two_ranks(repo, folder)
+    return folder
+
+
+PART = "__1_0.distcp"
+"""What rank 1 writes of a checkpoint."""
+
+
+@pytest.mark.parametrize(("where", "background", "left"), [(PART, "false", 2), (PART, "true", 2), ("forward", "false", 4)])
+def test_resume_after_kill_of_one_of_two_ranks(two_rank_reference, tmp_path, repo, where, background, left):
+    """Rank 1 dies in its part of the checkpoint of step 4, which rank 0 must not make one then, or in the middle of step 5.
+
+    The relaunched command goes on from the newest whole checkpoint and ends as the run that nobody killed: losses, weights,
+    optimiser, and the state of both ranks. Seen to fail when rank 0 does not wait for what rank 1 has to say about its part.
+    """
     more = [f"--save_asynchronously={background}"]
-    done = command(repo, "-m", "tests.train.killed", "__1_0.distcp", 4, 1, *words(run, *more), ranks=2)
+    step = 5 if where == "forward" else 4
+    done = command(repo, "-m", "tests.train.killed", where, step, 1, *words(tmp_path, *more), ranks=2)
     assert done.returncode != 0
-    assert not (run / "step4").exists() and (run / "step2/complete.json").is_file()
-    launcher = repo / "launch_scripts/train_image_video_sft.py"
-    for folder in (run, whole):
-        done = command(repo, launcher, *words(folder, *more), ranks=2)
-        assert done.returncode == 0, done.stderr
-    assert_same_end(whole, run)
-    assert sorted(p.name for p in run.glob("step*")) == ["step2", "step4", "step6"]
+    whole = [p for p in tmp_path.glob("step*") if (p / "complete.json").is_file()]
+    assert max(int(p.name.removeprefix("step")) for p in whole) == left
+    assert not [p for p in tmp_path.glob("step*") if p not in whole and not p.name.endswith("-tmp")]
+    assert f"continuing {tmp_path / f'step{left}'} at step {left}" in two_ranks(repo, tmp_path, *more)
+    assert_same_end(two_rank_reference, tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("step*")) == ["step2", "step4", "step6"]
