@@ -92,7 +92,14 @@ def test_the_published_stages():
 
 
 LONG = {"model.llm.max_sequence_length", "model.mm_preprocessor.video.max_frames", "data.sequence_length", "data.num_workers", "compile"}
-LONG |= {"parallelism.context_parallel_config.degree", "run_name", "save_folder", "max_duration", "device_train_microbatch_size", "global_train_batch_size"}
+LONG |= {
+    "parallelism.context_parallel_config.degree",
+    "run_name",
+    "save_folder",
+    "max_duration",
+    "device_train_microbatch_size",
+    "global_train_batch_size",
+}
 
 
 def differing(a: dict, b: dict, path: str = "") -> set[str]:
