@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from olmo.checkpoints import load_config, load_model, model_tensors, select_checkpoint
+from olmo.train.config import TrainConfig
 from tests.test_docs import commands
 from tests.train.command import records
 
@@ -74,6 +75,7 @@ def test_each_stage_goes_on_from_the_one_before(tmp_path):
     assert "starting from runs/sft/step3" in out
     assert len(list((select_checkpoint(runs / "long") / "train").glob("rank*.pt"))) == 2
     assert load_config(select_checkpoint(runs / "long")).mm_preprocessor.video.max_frames == 48
+    assert TrainConfig.load(runs / "long/config.yaml").parallelism.context_parallel_config.degree == 2
     assert max(r["batch/non_masked_tokens"] for r in records(runs / "long")) > 512, "longer than the sequences before"
 
     out = follow("python launch_scripts/train_image_video_sft.py runs/long", tmp_path, *LONG)

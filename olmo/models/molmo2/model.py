@@ -92,7 +92,9 @@ class Molmo2Model(ModelBase):
         check_total(batch.loss_masks > 0, total, "tokens with a loss in the layout")
         rows = kept_indices(has_loss, min(total, len(has_loss)))
         weights = loss_masks.flatten()[rows] * (torch.arange(len(rows), device=rows.device) < has_loss.sum())
-        output.loss = self.transformer.loss(hidden.flatten(0, 1)[rows], context.part(batch.labels).flatten()[rows], weights)
+        # Those left over may stand at image tokens, which the head has no logits for.
+        labels = context.part(batch.labels).flatten()[rows].masked_fill(weights == 0, -1)
+        output.loss = self.transformer.loss(hidden.flatten(0, 1)[rows], labels, weights)
         return output
 
     def encode_vision(self, batch: Batch) -> VisionOutput | None:
