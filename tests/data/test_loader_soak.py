@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from olmo.data import decode_process
 from olmo.host_memory import release_freed_memory
 from tests.data.test_pipeline import forty_clips, make, tiny_model
 from tests.data.test_video_soak import handles, resident
 
 CLIPS, WARMUP, LOOKS = 2000, 500, 10
+FAMILY = 5
+"""This process, two workers, and their decoders."""
 IN_FLIGHT = 3
 """Open files by which looks differ: arrays on their way between processes are files too."""
 
@@ -31,6 +34,7 @@ def test_loading_for_long_keeps_nothing(monkeypatch, tmp_path):
     """Memory and open files of the main process, two workers and their decoders after 500 and after 2,000 clips, the median of ten looks
     (20 batches apart at most). One clip in forty is broken."""
     monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(decode_process, "REQUESTS_PER_CHILD", 10**9)  # the same children from start to end
     loader = make(tiny_model(), forty_clips(tmp_path / "shapes")[0], workers=2)
     clips, looks = 0, {WARMUP: [], CLIPS: []}
     batches = iter(loader)
@@ -41,8 +45,9 @@ def test_loading_for_long_keeps_nothing(monkeypatch, tmp_path):
                 gc.collect()
                 release_freed_memory()
                 processes = family()
-                seen.append(([resident(p) for p in processes], [handles(p) for p in processes]))
-    assert len(processes) >= 5, "workers, each with a decoder"
+                if len(processes) == FAMILY:  # a decoder may only be starting
+                    seen.append(([resident(p) for p in processes], [handles(p) for p in processes]))
+    assert all(len(seen) >= LOOKS for seen in looks.values())
     before, after = ([np.median([look[i] for look in looks[end]], axis=0) for i in (0, 1)] for end in (WARMUP, CLIPS))
     growth = after[0] / before[0] - 1
     print(f"memory grows by {growth}, files {before[1]} {after[1]}")

@@ -104,8 +104,7 @@ def continue_to_the_end(reference: Reference, folder: Path, capsys, step: int, *
 
 
 def test_resume_in_the_middle(reference, tmp_path, capsys):
-    """Six steps, and six more after a restart. Seen to fail when the random state of torch, the moments, or the step counters of
-    the optimiser are not restored."""
+    """Six steps, and six more after a restart."""
     assert train(tmp_path, *WORDS, "--stop_after=6") == 0
     continue_to_the_end(reference, tmp_path, capsys, 6)
 
@@ -138,8 +137,8 @@ def stops(places) -> dict[str, int]:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_resume_at_awkward_points(reference, places, tmp_path, capsys, point):
-    """Stopped with a data worker that has read ahead, continued without one. Seen to fail when what waits in the pool is left
-    out of the state (all four), and when the count of failures starts anew (the last two)."""
+    """Stopped with a data worker that has read ahead, continued without one. Seen to fail (all four) when
+    starting workers draws from the random state of training."""
     stop = stops(places)[point]
     assert train(tmp_path, *WORDS, f"--stop_after={stop}", "--data.num_workers=1") == 0
     assert differences(torch.load(tmp_path / f"step{stop}/train/rank0.pt", weights_only=True)["loader"], places[stop]) == []
