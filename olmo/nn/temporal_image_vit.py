@@ -254,7 +254,7 @@ class TemporalVit(SiglipVisionTransformer):
         if not plan.parts:
             idle = self.idle_scorer(x)
             share.settle(None)
-            self.run(x, range(decide_at + 1, last + 1), hidden)
+            self.run(tied(x, idle), range(decide_at + 1, last + 1), hidden)
             patches = torch.cat([hidden[i] for i in layers], dim=-1).flatten(0, 1)
             return PrunedPatches(patches, idle_scorer_pass=idle, metrics=packing_metrics(len(x)))
 
@@ -289,6 +289,7 @@ class TemporalVit(SiglipVisionTransformer):
         if share.lent:  # from here on frames are on their own
             x, key_bias = x[share.lent :], key_bias[share.lent :]
             hidden = {i: None if h is None else h[share.lent :] for i, h in hidden.items()}
+        x = tied(x, idle)
         resume = decide_at + 1
         if config.has_scorer:
             biased = range(resume, resume + 1 if config.pruning_in_scorer else last + 1)
@@ -332,6 +333,12 @@ class TemporalVit(SiglipVisionTransformer):
         cells = self.config.cells
         first = torch.ones(1, dtype=torch.bool, device=x.device)
         return self.scorer(cells.split(x[:1]), first, cells.present(x.device)).sum() * 0
+
+
+def tied(x: Tensor, zero: Tensor | None) -> Tensor:
+    """x, made to depend on the scorer where it depends on nothing that is trained (frozen blocks): on ranks that score frames the later
+    blocks do, and every rank has to gather their weights in the backward pass or none."""
+    return x + zero.to(x.dtype) if zero is not None and zero.requires_grad and not x.requires_grad else x
 
 
 def log_score_bias(scores: Tensor, plan: PruningPlan, minimum: float, rescale: str) -> Tensor:

@@ -74,7 +74,7 @@ class TemporalVisionBackbone(MolmoVisionBackbone):
         kept_per_row = tuple(row.num_pooled - dropped for row, dropped in zip(layout, plan.dropped_per_row, strict=True))
         if share is not None:
             keep_rows = share.keep_rows
-            features = self.connect_share(patches, share, None if seen.kept is None else seen.keep, seen.idle_scorer_pass)
+            features = self.connect_share(patches, share, None if seen.kept is None else seen.keep)
         else:
             keep_rows = kept_rows(token_pooling, seen.keep)
             totals = sum(kept_per_row), sum(row.num_fast_cells for row in layout) - plan.dropped_fast

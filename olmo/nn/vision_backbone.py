@@ -305,11 +305,10 @@ class MolmoVisionBackbone(nn.Module):
         order = [kept_indices(m.flatten(), n) for m, n in ((slow, total - num_fast), (large, num_fast))]
         return torch.empty_like(features).index_copy(0, place[torch.cat(order)], features)
 
-    def connect_share(self, patches: Tensor, share: FrameShare, packed: Tensor | None, zero: Tensor | None = None) -> Tensor:
+    def connect_share(self, patches: Tensor, share: FrameShare, packed: Tensor | None) -> Tensor:
         """Features of all kept cells, as `connect_rows`, where every rank of a group has the patches of its own frames.
 
-        `packed`: [F, N], patches of all ranks that were packed; None = nothing was. `zero`: 0-d, ties the features to parameters that
-        other ranks' features depend on, so that either all ranks wait for gradients from each other or none does.
+        `packed`: [F, N], patches of all ranks that were packed; None = nothing was.
         """
         keep, count = share.own_cells()
         if count:
@@ -318,8 +317,6 @@ class MolmoVisionBackbone(nn.Module):
         else:
             # a cell for nothing: sharded weights need every rank in every collective
             features = self.connect(patches, torch.zeros_like(share.token_pooling[0, :1]).long())[:0]
-        if zero is not None:
-            features = features + zero.to(features.dtype)
         return share.context.gather(features, share.cells)
 
     def connect(self, patches: Tensor, cells: Tensor) -> Tensor:
