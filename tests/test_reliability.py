@@ -53,6 +53,7 @@ def test_every_promise_is_there_once():
         assert promise.tests or (promise.needs != "CPU" and promise.script), promise.name
         assert promise.script is None or (REPO / promise.script).is_file(), promise.script
         assert markdown().count(f"| {promise.name} |") == 1
+    assert markdown() in (REPO / "docs/reliability.md").read_text(), "python -m tests.reliability --markdown prints the table of now"
 
 
 @pytest.mark.parametrize("test", TESTS)
