@@ -12,7 +12,16 @@ from typing import Any
 from olmo.config_files import config_names
 from olmo.exceptions import OLMoCliError, OLMoConfigurationError
 from olmo.launch import CommandParser, raw_config
-from olmo.train.sft import EPILOG, add_running_flags, check_fake_world, given_flags, launch, merge, published_defaults, settle_prefetching
+from olmo.train.launcher import (
+    EPILOG,
+    add_running_flags,
+    check_fake_world,
+    given_flags,
+    launch,
+    merge,
+    published_defaults,
+    settle_prefetching,
+)
 
 MIXTURE = "pretrain"
 DEFAULT_SEQ_LEN = 2536

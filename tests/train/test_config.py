@@ -6,8 +6,8 @@ import yaml
 from olmo.config import _config_class
 from olmo.exceptions import OLMoConfigurationError
 from olmo.train.config import TrainConfig
+from olmo.train.launcher import merge
 from olmo.train.retired_keys import RETIRED
-from olmo.train.sft import merge
 from tests.train.command import CONFIG
 
 
