@@ -21,7 +21,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_commit_and_changes(repository):
-    """A file that git does not know is no change: runs and data lie beside the code. Seen to fail with `-uall`."""
+    """A file that git does not know is no change: runs and data lie beside the code."""
     head = subprocess.run(["git", "-C", str(repository), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     (repository / "other").write_text("2")
     commit, changed = checkout(repository)
@@ -31,7 +31,7 @@ def test_commit_and_changes(repository):
 
 
 def test_no_checkout_no_git_and_a_copy(repository, monkeypatch):
-    """Seen to fail (with the commit of the repository around it) when `.git` is not looked for, and when a missing git raises."""
+    """An installed copy has no commit, also inside of somebody's repository, and git may be absent."""
     (repository / "installed").mkdir()
     assert checkout(repository / "installed") == (None, None)
     monkeypatch.setenv("PATH", str(repository))

@@ -33,7 +33,7 @@ def parts(m, b, degree: int, pad_to: int | None = None) -> list:
 @pytest.mark.parametrize("mode", ["image_tokens", "within_image", None])
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_parts_of_the_loss_add_up(name, mode):
-    """Seen to fail with the padding of the shorter rows read as tokens, and with features added at the places of another part."""
+    """Branches, padding, text alone and rows shorter than the group, under every rule of the mask."""
     m, b = model(bi_directional_attn=mode, llm=HEADS, mm_preprocessor=STARTS).double().train(), BATCHES[name]
     expected, found = m(b, compute_loss=True), parts(m, b, 4)
     assert all(out.tokens_after == expected.tokens_after and out.logits is None for out in found)

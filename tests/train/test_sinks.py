@@ -107,7 +107,7 @@ def test_training_is_bit_equal_with_and_without_sinks(tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_sink_that_hangs_is_left_behind(moment, monkeypatch, caplog):
-    """Seen to fail (by hanging) when the sink is called in the thread of the training."""
+    """Training waits for a sink only so long."""
     for name in ("START_SECONDS", "REPORT_SECONDS", "END_SECONDS"):
         monkeypatch.setattr(sink, name, 0.2)
     release = threading.Event()
@@ -124,14 +124,14 @@ def test_a_sink_that_hangs_is_left_behind(moment, monkeypatch, caplog):
 
 
 def test_a_library_that_exits_ends_only_itself(caplog):
-    """Seen to fail when only `Exception` is caught: training waits for an answer that never comes."""
+    """SystemExit in a sink ends the sink, not the training."""
     made = broken("log", lambda: sys.exit(3))
     drive(made)
     assert caplog.messages == ["broken at log is off from here on (log failed: 3)"] and made.seen == ["open", 1, 2]
 
 
 def test_reports_come_at_the_interval_and_after_an_evaluation():
-    """And from one thread, which is gone afterwards. Seen to fail without the question for an evaluation."""
+    """And from one thread, which is gone afterwards."""
     made = Recorder()
     made.interval = 3
     trainer = SimpleNamespace(world=SimpleNamespace(is_main=True), state=SimpleNamespace(step=0))

@@ -16,10 +16,7 @@ from tests.train.test_config import config
 
 
 def test_every_start_has_its_line(shapes, tmp_path, monkeypatch):
-    """A resumed run adds its line behind a torn one, also where nothing is known of git; a run that replaces another begins anew.
-
-    Seen to fail when the file is always added to, and when the step is taken before the checkpoint is loaded.
-    """
+    """A resumed run adds its line behind a torn one, also where nothing is known of git; a run that replaces another begins anew."""
     words = ("--max_duration=2", "--stop_after=1", "--allow_resume")
     assert train(tmp_path, *words) == 0
     (first,) = read_records(tmp_path / "starts.jsonl")

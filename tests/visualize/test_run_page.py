@@ -215,7 +215,7 @@ def titles(runs) -> dict[str, list[str]]:
 
 
 def test_every_quantity_is_drawn_once(run):
-    """Whatever is logged in the future has its chart too. Seen to fail when keys without a panel are left out."""
+    """Whatever is logged in the future has its chart too."""
     run.curves["plugin/something"] = run.curves["train/Accuracy"]
     drawn = titles([run])
     assert drawn["loss"] == ["CrossEntropyLoss"] and drawn["learning rates"] == drawn["norms of the gradients"] == ["llm", "vit"]
