@@ -39,6 +39,7 @@ def test_half_precision_is_autocast(precision, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda kind, *args, **kwargs: autocast("cpu", *args, **kwargs))
     step = make_step(precision=precision)
     step.world = dataclasses.replace(ALONE, device=CpuCalledCuda("cpu"))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # there is no GPU to copy to
     for module in step.model.modules():
         if isinstance(module, torch.nn.Linear):
             module.register_forward_hook(lambda module, args, out: seen.add(out.dtype))

@@ -68,6 +68,7 @@ def test_python_profiling(tmp_path, caplog):
 
 @pytest.mark.parametrize(("kind", "needed"), [(TorchProfiler, 9), (PythonProfiler, 8)])
 def test_a_run_that_is_too_short(kind, needed, tmp_path, caplog):
+    caplog.set_level("WARNING")
     run(kind(str(tmp_path)), needed - 1)
     (message,) = caplog.messages
     assert f"it needs {needed} steps in one start" in message and not list(tmp_path.rglob("*"))
