@@ -102,7 +102,7 @@ def two_ranks(world: World, folder, argument):
     build.load_weights(again.cfg, again.model, select_checkpoint(folder / "lora"), world)
     load_optimizer(select_checkpoint(folder / "lora"), again.optimizer)
     fresh = ExponentialAverage(EmaConfig(decay=0.5, warmup=False), again.model)
-    fresh.load(select_checkpoint(folder / "lora"))
+    fresh.load_tensors(select_checkpoint(folder / "lora"))
     assert all(torch.equal(whole(t), found["averages"][n]) for n, t in fresh.tensors().items())
     assert train(step, 1, first=4) == train(again, 1, first=4)
     if world.is_main:
