@@ -79,6 +79,7 @@ def test_the_profiles_cover_what_they_should():
     assert {(c.method, c.topk) for c in gpu if c.part == "vit" and c.topk} == {(m, k) for m in METHODS for k in (0.3, 0.5, 0.7, 0.8)}
 
 
+@pytest.mark.slow
 def test_every_case_builds_its_config():
     cases = [case for profile in PROFILES for case in cases_of(profile, "all")]
     words = {tuple(overrides_of(case, method)): (case, method) for case in cases for method in (case.method, "none")}

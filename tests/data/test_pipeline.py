@@ -61,7 +61,7 @@ def ids(batch: Batch) -> list[list[str]]:
     return [[m["example_id"] for m in row["examples"]] for row in batch.metadata]
 
 
-@pytest.mark.parametrize(("max_frames", "workers"), [(16, 1), (32, 4)])
+@pytest.mark.parametrize(("max_frames", "workers"), [(16, 1), pytest.param(32, 4, marks=pytest.mark.slow)])
 def test_real_videos_are_packed_pruned_and_survive_a_broken_one(model_config, shapes, max_frames, workers):
     """Oracle: no workers. Rows are full of frames (16) or of tokens (32 would fit). Seen to fail when failures are not counted,
     with a random generator of the worker, with 40 tokens too few per example or one frame for every video in the packer, and

@@ -70,7 +70,7 @@ def as_on_a_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("count", "recompute", "pad_to", "backend"),
     [
-        pytest.param(50, "none", PAD_TO, "aot_eager", id="fifty"),
+        pytest.param(50, "none", PAD_TO, "aot_eager", id="fifty", marks=pytest.mark.slow),
         pytest.param(14, "none", None, "aot_eager", id="every length", marks=pytest.mark.slow),
         pytest.param(14, "full", PAD_TO, "aot_eager", id="full", marks=pytest.mark.slow),
         pytest.param(14, "selective", PAD_TO, "aot_eager", id="selective", marks=pytest.mark.slow),

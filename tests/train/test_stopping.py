@@ -70,6 +70,7 @@ def test_resume_after_stop_after_needs_no_setting(tmp_path):
     assert train(tmp_path, *words) == 0 and outcome(tmp_path) == finished(2)
 
 
+@pytest.mark.slow
 def test_resume_of_hours(tmp_path, capsys):
     """The first step is over time already; a second start has nothing to do, and one with more time goes on."""
     words = ("--scheduler.t_max=6", "--save_interval=null")
@@ -84,6 +85,7 @@ def test_resume_of_hours(tmp_path, capsys):
 PACKED = ("--packing", "--data.packing.buffer_size=3", "--data.packing.max_frames=16", "--seq_len=300", "--max_duration=2.5ep")
 
 
+@pytest.mark.slow
 def test_resume_of_epochs_of_packed_rows(tmp_path, capsys):
     """Two epochs and a half of eight examples: the run ends with the step in which the twentieth goes into a row, and the learning
     rate, whose length is estimated on the way, is the same with a stop in between. Seen to fail when examples that wait to be packed
