@@ -30,9 +30,8 @@ def test_at_the_first_two_steps_and_every_tenth():
 def test_the_peak_of_this_process():
     """At least what is held now, at most what the machine has, and it stays. Seen to fail with the unit of another system."""
     before, more = peak_host_memory(), np.ones(80_000_000, dtype=np.uint8)
-    held = (
-        int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if Path("/proc/self/statm").exists() else before
-    )
+    status = Path("/proc/self/statm")
+    held = int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else before
     peak = peak_host_memory()
     assert max(before, 0.95 * held, more.nbytes) <= peak < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     del more
