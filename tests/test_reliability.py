@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import REPO
 from tests.reliability import PROMISES, markdown
 
-SKIPS = {"skip", "skipif", "xfail", "importorskip"}
+SKIPS = {"skip", "skipif", "xfail", "importorskip"}  # what no promised test may use: looked for here
 TESTS = sorted({t for p in PROMISES for t in p.tests})
 ABOUT_RESUMING = ("R1", "R2", "R3", "R4", "R24")
 

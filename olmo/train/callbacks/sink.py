@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 
@@ -16,7 +17,7 @@ START_SECONDS, REPORT_SECONDS, END_SECONDS = 300.0, 60.0, 120.0
 """How long training waits for a sink to start, to take a report and to close before it goes on without."""
 
 
-class Sink(Callback):
+class Sink(Callback, ABC):
     """Reports on rank 0 every `interval` steps, and after an evaluation. Subclasses say how, in `open`, `report` and `close`.
 
     These run one after another in a thread of the sink's own, so that one which never returns can be left behind. Whatever they
@@ -31,17 +32,17 @@ class Sink(Callback):
         self.worker: _Worker | None = None
         """None = not started, closed or given up."""
 
+    @abstractmethod
     def open(self, trainer) -> None:
         """Before the first report."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(self, metrics: dict[str, float], step: int) -> None:
         """Take the record of one step; it is the sink's own copy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, status: str) -> None:
         """After the last report; `status` as in `Callback.on_end`."""
-        raise NotImplementedError
 
     def on_start(self, trainer) -> None:
         if trainer.world.is_main:
