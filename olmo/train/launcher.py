@@ -28,6 +28,13 @@ def add_running_flags(parser: CommandParser, workers: int) -> None:
     parser.add_argument("--debug", action="store_true", help="show tracebacks and more log lines")
 
 
+def parse_words(parser: CommandParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """(flags, `key=value` overrides)."""
+    args, overrides = parser.parse_with_overrides(argv)
+    check_fake_world(args)
+    return args, overrides
+
+
 def check_fake_world(args: argparse.Namespace) -> None:
     """Ranks that are not there can be planned, by one process, but not trained on."""
     if args.fake_world is None:
@@ -91,16 +98,19 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def given_flags(args: argparse.Namespace, values: dict[str, Any] | None = None) -> list[str]:
-    """Overrides for the values that are given; without `values` those of the flags that all training commands have."""
-    if values is None:
-        values = {
-            "global_train_batch_size": args.global_batch_size,
-            "device_train_microbatch_size": args.device_batch_size,
-            "data.sequence_length": args.seq_len,
-            "data.num_workers": args.num_workers,
-            "data.prefetch_factor": args.prefetch_factor,
-        }
+def shared_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """Config keys of the flags that all training commands have."""
+    return {
+        "global_train_batch_size": args.global_batch_size,
+        "device_train_microbatch_size": args.device_batch_size,
+        "data.sequence_length": args.seq_len,
+        "data.num_workers": args.num_workers,
+        "data.prefetch_factor": args.prefetch_factor,
+    }
+
+
+def given(values: dict[str, Any]) -> list[str]:
+    """Overrides for the keys of flags that were given."""
     return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 

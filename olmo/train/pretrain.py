@@ -15,12 +15,13 @@ from olmo.launch import CommandParser, raw_config
 from olmo.train.launcher import (
     EPILOG,
     add_running_flags,
-    check_fake_world,
-    given_flags,
+    given,
     launch,
     merge,
+    parse_words,
     published_defaults,
     settle_prefetching,
+    shared_flags,
 )
 
 MIXTURE = "pretrain"
@@ -73,8 +74,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
 
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
     """(flags, `key=value` overrides)."""
-    args, overrides = build_parser(prog).parse_with_overrides(argv)
-    check_fake_world(args)
+    args, overrides = parse_words(build_parser(prog), argv)
     if args.warmup_factor <= 0:
         raise OLMoCliError(f"--warmup_factor={args.warmup_factor:g}: must be above 0")
     if args.mixture is not None and (args.pointing, args.nlp) != (None, None):
@@ -157,9 +157,8 @@ def config_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
     """The flags that were given, as overrides."""
-    flags = given_flags(args) + given_flags(
-        args, {"evaluation.max_examples": args.n_eval_examples, "evaluation.device_batch_size": args.device_eval_batch_size}
-    )
+    evaluation = {"evaluation.max_examples": args.n_eval_examples, "evaluation.device_batch_size": args.device_eval_batch_size}
+    flags = given(shared_flags(args) | evaluation)
     for part in ("llm", "vit", "connector") if args.warmup_factor != 1 else ():
         steps = getattr(cfg.scheduler, f"{part}_t_warmup")
         flags.append(f"scheduler.{part}_t_warmup={int(steps / args.warmup_factor)}")

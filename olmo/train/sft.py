@@ -16,12 +16,13 @@ from olmo.train.launcher import (
     DEFAULT_SEQ_LEN,
     EPILOG,
     add_running_flags,
-    check_fake_world,
-    given_flags,
+    given,
     launch,
     merge,
+    parse_words,
     published_defaults,
     settle_prefetching,
+    shared_flags,
 )
 
 
@@ -44,9 +45,7 @@ def build_parser(prog: str | None = None) -> CommandParser:
 
 def parse(argv: Sequence[str], prog: str | None = None) -> tuple[argparse.Namespace, list[str]]:
     """(flags, `key=value` overrides)."""
-    args, overrides = build_parser(prog).parse_with_overrides(argv)
-    check_fake_world(args)
-    return args, overrides
+    return parse_words(build_parser(prog), argv)
 
 
 PACKING = {"buffer_size": 48, "image_weight": 30, "shortcut_max_len_images": False}
@@ -102,8 +101,7 @@ def build_train_config(args: argparse.Namespace, overrides: Sequence[str]):
 def flag_overrides(args: argparse.Namespace, cfg: Any) -> list[str]:
     """The mixture and the flags that were given, as overrides."""
     mixture = json.dumps(args.mixture, ensure_ascii=False)  # a path may hold what YAML reads otherwise
-    groups = given_flags(args, {"parallelism.context_parallel_config.degree": args.cp_degree})
-    flags = [f"data.dataset={mixture}", *given_flags(args), *groups]
+    flags = [f"data.dataset={mixture}", *given(shared_flags(args) | {"parallelism.context_parallel_config.degree": args.cp_degree})]
     if args.packing and cfg.data.packing is None:
         flags.append(f"data.packing={json.dumps(PACKING)}")
     return flags
