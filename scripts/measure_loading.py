@@ -18,6 +18,7 @@ from pathlib import Path
 from zlib import crc32
 
 from olmo.exceptions import OLMoCheckpointError, OLMoCliError
+from olmo.host_memory import status_bytes
 from olmo.launch import CommandParser, run_command
 
 FORMATS = ("sharded", "unsharded", "safetensors", "safetensors_parts", "huggingface", "huggingface_parts")
@@ -140,12 +141,6 @@ def in_fresh_process(folder: Path, dtype: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def anonymous_memory() -> int:
-    """Bytes of this process that belong to no file."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:"))
-
-
 class Peak(threading.Thread):
     """Looks at the memory every few milliseconds: copying releases the interpreter's lock."""
 
@@ -155,12 +150,12 @@ class Peak(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(0.002):
-            self.highest, self.looks = max(self.highest, anonymous_memory()), self.looks + 1
+            self.highest, self.looks = max(self.highest, status_bytes("RssAnon")), self.looks + 1
 
     def stop(self) -> int:
         self.ended.set()
         self.join()
-        return max(self.highest, anonymous_memory())
+        return max(self.highest, status_bytes("RssAnon"))
 
 
 def measure(folder: Path, dtype: str) -> dict:
@@ -172,7 +167,7 @@ def measure(folder: Path, dtype: str) -> dict:
     from olmo.checkpoints import load_config, load_model
 
     load_config(folder).build_model("meta")
-    baseline, peak = anonymous_memory(), Peak()
+    baseline, peak = status_bytes("RssAnon"), Peak()
     peak.start()
     model = load_model(folder, dtype=getattr(torch, dtype))
     highest = peak.stop() - baseline

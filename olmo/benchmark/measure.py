@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from olmo.host_memory import release_freed_memory
+from olmo.host_memory import release_freed_memory, status_bytes
 
 Arm = Callable[[], object]
 
@@ -96,7 +96,7 @@ def peak_bytes(arm: Arm, device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     before = _restart_high_water()
     arm()
-    return None if before is None else max(0, _status_bytes("VmHWM") - before)
+    return None if before is None else max(0, status_bytes("VmHWM") - before)
 
 
 def _restart_high_water() -> int | None:
@@ -104,11 +104,6 @@ def _restart_high_water() -> int | None:
     release_freed_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
-        return _status_bytes("VmRSS")
+        return status_bytes("VmRSS")
     except OSError:
         return None
-
-
-def _status_bytes(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

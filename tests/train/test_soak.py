@@ -11,6 +11,7 @@ from statistics import median
 
 import pytest
 
+from olmo.host_memory import status_bytes
 from olmo.train.step import TrainStep
 from tests.train.command import launch, records
 
@@ -29,8 +30,7 @@ WORDS = (
 
 def private_mib() -> float:
     """Anonymous memory of this process: what files and shared pages take does not count."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("RssAnon:")).split()[1]) / 1024
+    return status_bytes("RssAnon") / 2**20
 
 
 def open_files() -> int:

@@ -6,6 +6,7 @@ import sys
 import torch
 
 from olmo.distributed import gather_objects
+from olmo.host_memory import status_bytes
 from olmo.train.callbacks.base import Callback
 
 MB = 1e6
@@ -15,7 +16,10 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 def peak_host_memory() -> float:
     """Most bytes that this process has had in memory at once (its data workers are processes of their own)."""
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT)
+    try:
+        return float(status_bytes("VmHWM"))
+    except OSError:  # no Linux
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT)
 
 
 class MemoryMonitor(Callback):

@@ -1,9 +1,9 @@
 """`ended.json` in the save folder: how the last start ended, for scripts that decide whether to start the command again."""
 
-import json
 from pathlib import Path
 
 from olmo.distributed import on_main
+from olmo.json_lines import as_lines, write_whole
 from olmo.train.callbacks.base import Callback
 from olmo.train.checkpoint import cannot_write
 
@@ -30,9 +30,4 @@ class OutcomeFile(Callback):
             return
         outcome = {"status": status, "reason": trainer.stopping, "step": trainer.state.step, "last_step": trainer.last_step}
 
-        def write() -> None:
-            new = self.path.with_name(f"{FILE_NAME}-tmp")
-            new.write_text(json.dumps(outcome) + "\n")
-            new.replace(self.path)
-
-        on_main(write, cannot_write(self.path.parent))
+        on_main(lambda: write_whole(self.path, as_lines([outcome])), cannot_write(self.path.parent))
