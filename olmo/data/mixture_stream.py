@@ -47,6 +47,10 @@ class MixtureStream:
         self._block = lru_cache(maxsize=4)(self._make_block)
         self._order = lru_cache(maxsize=max(8, 2 * len(self.sources)))(self._make_order)
 
+    def __reduce__(self) -> tuple:
+        """Where workers are spawned, a stream goes to them without its caches."""
+        return MixtureStream, (self.sources, self.seed, self.shuffle)
+
     def draw(self, place: int, skip: int = 0) -> Draw:
         """The example at `place`; with `skip`, the one that many later in the same data set's order (a substitute)."""
         block = self._find_block(place)

@@ -12,6 +12,7 @@ from olmo.data import decode_process
 from olmo.host_memory import release_freed_memory
 from tests.data.test_pipeline import forty_clips, make, tiny_model
 from tests.data.test_video_soak import handles, resident
+from tests.own_process import in_own_process
 
 CLIPS, WARMUP, LOOKS = 2000, 500, 10
 FAMILY = 5
@@ -30,15 +31,11 @@ def family() -> list[int]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_loading_for_long_keeps_nothing(monkeypatch, tmp_path):
-    """Memory and open files of the main process, two workers and their decoders after 500 and after 2,000 clips, the median of ten looks
-    (20 batches apart at most). One clip in forty is broken."""
-    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(decode_process, "REQUESTS_PER_CHILD", 10**9)  # the same children from start to end
-    loader = make(tiny_model(), forty_clips(tmp_path / "shapes")[0], workers=2)
-    others = set(family()) - {os.getpid()}  # helpers of Python that an earlier test started
+def looks_before_and_after(folder: Path) -> tuple[int, dict[int, np.ndarray]]:
+    """Bad clips, and by clips loaded the bytes and open files of each process (`[2, processes]`, medians of at least ten looks)."""
+    decode_process.REQUESTS_PER_CHILD = 10**9  # the same children from start to end
+    loader = make(tiny_model(), forty_clips(folder)[0], workers=2)
+    others = set(family()) - {os.getpid()}  # helpers of Python that making the clips started
     clips, looks = 0, {WARMUP: [], CLIPS: []}
     batches = iter(loader)
     while clips < CLIPS:
@@ -51,9 +48,19 @@ def test_loading_for_long_keeps_nothing(monkeypatch, tmp_path):
                 if len(processes) == FAMILY:  # a decoder may only be starting
                     seen.append(([resident(p) for p in processes], [handles(p) for p in processes]))
     assert all(len(seen) >= LOOKS for seen in looks.values()), {end: len(seen) for end, seen in looks.items()}
-    before, after = ([np.median([look[i] for look in looks[end]], axis=0) for i in (0, 1)] for end in (WARMUP, CLIPS))
-    growth = after[0] / before[0] - 1
-    print(f"memory grows by {growth}, files {before[1]} {after[1]}")
-    assert loader.failures.bad > CLIPS / 80
+    return loader.failures.bad, {end: np.median(seen, axis=0) for end, seen in looks.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_loading_for_long_keeps_nothing(monkeypatch, tmp_path):
+    """Memory and open files of the main process, two workers and their decoders after 500 and after 2,000 clips (20 batches apart at
+    most). One clip in forty is broken."""
+    monkeypatch.setenv("MOLMO_DATA_DIR", str(tmp_path))
+    bad, looks = in_own_process(looks_before_and_after, tmp_path / "shapes")
+    (memory, files), (memory_after, files_after) = looks[WARMUP], looks[CLIPS]
+    growth = memory_after / memory - 1
+    print(f"memory grows by {growth}, files {files} {files_after}")
+    assert bad > CLIPS / 80
     assert growth.max() < 0.05
-    assert (after[1] - before[1]).max() <= IN_FLIGHT
+    assert (files_after - files).max() <= IN_FLIGHT

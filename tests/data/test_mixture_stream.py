@@ -1,5 +1,6 @@
 """The stream of examples: a function of the place, with exact rates and whole epochs."""
 
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -72,11 +73,21 @@ def test_unshuffled_and_substitutes():
     assert shuffled.draw(2, skip=1).index == order[3]
 
 
-def test_drawing_is_quick():
-    mixture = stream(*((int(s), 1.0) for s in np.linspace(1000, 20000, 34)))
-    import time
+def test_a_stream_goes_to_another_process():
+    """Workers that are spawned, not forked, get it pickled."""
+    mixture = stream((50, 0.7), (30, 0.3))
+    before = [mixture.draw(n) for n in range(20)]
+    again = pickle.loads(pickle.dumps(mixture))
+    assert [again.draw(n) for n in range(20)] == before
 
-    started = time.perf_counter()
+
+def test_neighbouring_draws_share_blocks_and_orders(monkeypatch):
+    """Each is made once for 2,000 draws from 34 data sets. Seen to fail with a cache of 30 orders."""
+    made = Counter()
+    for name in ("_make_block", "_make_order"):
+        plain = getattr(MixtureStream, name)
+        monkeypatch.setattr(MixtureStream, name, lambda self, *key, n=name, f=plain: made.update([(n, *key)]) or f(self, *key))
+    mixture = stream(*((int(s), 1.0) for s in np.linspace(1000, 20000, 34)))
     for n in range(10**6, 10**6 + 2000):
         mixture.draw(n)
-    assert (time.perf_counter() - started) / 2000 < 1e-3
+    assert set(made.values()) == {1} and Counter(name for name, *_ in made)["_make_block"] <= 3

@@ -1,7 +1,6 @@
 """Many short steps, checkpoints and restarts in one process: nothing may pile up."""
 
 import gc
-import logging
 import math
 import os
 import threading
@@ -13,12 +12,13 @@ import pytest
 
 from olmo.host_memory import status_bytes
 from olmo.train.step import TrainStep
+from tests.own_process import in_own_process
 from tests.train.command import launch, records
 
-ROUNDS, STEPS = 8, 18
-RISE, TOTAL = 0.5, 16
-"""MiB by which private memory may rise from one start to the next, in the middle of all rises, and over all of them. What piles up
-rises every time; the allocator takes a few MiB more at once, now and then."""
+ROUNDS, WARMUP, STEPS = 10, 4, 18
+RISE = 0.5
+"""MiB by which private memory may rise from one start to the next, in the middle of the rises after the warm-up. What piles up rises
+every time; the allocator takes a few MiB more at once, mostly in the first starts."""
 
 WORDS = (
     "--global_batch_size=2", "--device_batch_size=1", "--seq_len=300", "--packing", "--data.packing.buffer_size=4", "--data.num_workers=1",
@@ -42,17 +42,9 @@ def threads() -> tuple[int, int]:
     return threading.active_count(), len(os.listdir("/proc/self/task"))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
-def test_memory_files_and_threads_do_not_grow(shapes, tmp_path, monkeypatch):
-    """Eight starts of the tiny config, each resuming the one before, 18 steps with three checkpoints in each.
-
-    Memory is looked at in the middle of each start too, where the loop itself would hold on to something. Seen to fail with
-    every batch kept, with every optimiser kept, with a file left open at each checkpoint, and with a thread left waiting at
-    each start.
-    """
-    call, inside = TrainStep.__call__, []
+def looks_at_starts(folder: Path) -> tuple[list[float], list[tuple]]:
+    """Private MiB in the middle of each start, and (private MiB, open files, threads, threads of the system) after it."""
+    call, inside, after = TrainStep.__call__, [], []
 
     def watched(self, batch, step, wish=lambda: False):
         result = call(self, batch, step, wish)
@@ -61,20 +53,30 @@ def test_memory_files_and_threads_do_not_grow(shapes, tmp_path, monkeypatch):
             inside.append(private_mib())
         return result
 
-    monkeypatch.setattr(TrainStep, "__call__", watched)
-    # Pytest keeps every log record of a test, and a checkpoint writes two debug records per tensor.
-    monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)
-    after = []
+    TrainStep.__call__ = watched
     for _ in range(ROUNDS):
-        assert launch("tiny", "moving_shapes", f"--save_folder={tmp_path}", f"--stop_after={STEPS}", *WORDS) == 0
+        assert launch("tiny", "moving_shapes", f"--save_folder={folder}", f"--stop_after={STEPS}", *WORDS) == 0
         gc.collect()
         after.append((private_mib(), open_files(), *threads()))
+    return inside, after
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_memory_files_and_threads_do_not_grow(shapes, tmp_path):
+    """Ten starts of the tiny config, each resuming the one before, 18 steps with three checkpoints in each.
+
+    Memory is looked at in the middle of each start too, where the loop itself would hold on to something. Seen to fail with
+    every batch kept, with every optimiser kept, with a file left open at each checkpoint, and with a thread left waiting at
+    each start.
+    """
+    inside, after = in_own_process(looks_at_starts, tmp_path)
     assert [r["step"] for r in records(tmp_path)] == list(range(1, ROUNDS * STEPS + 1))
     assert all(math.isfinite(r["train/CrossEntropyLoss"]) for r in records(tmp_path))
     memory, *counts = zip(*after, strict=True)
-    half = ROUNDS // 2
-    for values in (memory[1:], inside[1:]):
-        assert median(b - a for a, b in pairwise(values)) < RISE, values
-        assert values[-1] - values[0] < TOTAL, values
+    print("MiB after each start", memory, "and in its middle", inside)
+    for values in (memory, inside):
+        assert median(b - a for a, b in pairwise(values[WARMUP:])) < RISE, values
     for values in counts:
-        assert max(values[half:]) <= max(values[1:half]), values
+        assert max(values[WARMUP:]) <= max(values[1:WARMUP]), values
