@@ -3,7 +3,7 @@
 import sys
 
 from olmo.launch import run_command
-from olmo.train.memory_command import main
+from olmo.train.memory.command import main
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

@@ -89,7 +89,7 @@ def saved_bytes(case: Case, device: torch.device) -> list[int]:
     """What a forward pass of the vision part keeps for its backward pass, unpruned and pruned, under bf16 autocast."""
     from olmo.benchmark.models import arms
     from olmo.benchmark.parts import vision_features
-    from olmo.train.activation_memory import ActivationMemory
+    from olmo.train.memory.activation_memory import ActivationMemory
 
     kept = []
     for arm in arms(case, device):

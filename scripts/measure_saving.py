@@ -66,9 +66,9 @@ def measure(model, optimizer, config, background: bool, saves: int, folder: str 
     from olmo.checkpoints.stores import Store
     from olmo.distributed import World
     from olmo.train.config import TrainConfig
-    from olmo.train.snapshot import Snapshots
-    from olmo.train.writer import Writer
-    from olmo.train.writing import delete, write_checkpoint
+    from olmo.train.saving.snapshot import Snapshots
+    from olmo.train.saving.writer import Writer
+    from olmo.train.saving.writing import delete, write_checkpoint
 
     device = next(model.parameters()).device
     world, snapshots, writer = World(0, 0, 1, device), Snapshots(), Writer(background)

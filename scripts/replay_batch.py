@@ -3,7 +3,7 @@
 import sys
 
 from olmo.launch import run_command
-from olmo.train.replay import main
+from olmo.train.bad_batches.replay import main
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

@@ -184,15 +184,15 @@ def check_benchmark(command: str, tmp_path: Path) -> None:
 
 def check_memory(command: str, tmp_path: Path) -> None:
     """The words make a legal training whose memory can be told."""
-    from olmo.train.memory_command import parse, training_config
-    from olmo.train.memory_estimate import shape_of
+    from olmo.train.memory.command import parse, training_config
+    from olmo.train.memory.estimate import shape_of
 
     args, words = parse(program_words(command)[1])
     assert args.page == "docs/memory.md" or shape_of(training_config(args, words), args.frames).rows
 
 
 def check_replay(command: str, tmp_path: Path) -> None:
-    from olmo.train.replay import parse
+    from olmo.train.bad_batches.replay import parse
 
     assert parse(program_words(command)[1])[0].dump.endswith(".pt")
 

@@ -18,7 +18,7 @@ from olmo.config_files import config_names
 from olmo.data_commands import download
 from olmo.models.model import build_model_config
 from olmo.train.config import TrainConfig
-from olmo.train.saving import save_checkpoint, save_unsharded
+from olmo.train.saving.folder import save_checkpoint, save_unsharded
 from olmo.train.sft import build_train_config, parse
 from tests.train.command import CONFIG, launch, records
 from tests.train.conftest import _log_settings, shapes, shapes_folder  # noqa: F401

@@ -20,7 +20,7 @@ from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
 from olmo.models.model import ModelBase
 from olmo.train.build import build_sharded_model, meta_model
 from olmo.train.config import TrainConfig
-from olmo.train.memory_estimate import MemoryEstimate, Shape, estimate, regime_of, shape_of
+from olmo.train.memory.estimate import MemoryEstimate, Shape, estimate, regime_of, shape_of
 from olmo.train.mesh import ParallelismConfig
 
 

@@ -15,20 +15,20 @@ from olmo.distributed import World, barrier, on_main
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.train import build
 from olmo.train.callbacks.standard import standard_callbacks
-from olmo.train.checkpoint import cannot_write, load_optimizer, load_trainer_state
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import RuntimeData
 from olmo.train.data import build_loader
 from olmo.train.duration import RunLength
 from olmo.train.limits import Limits
 from olmo.train.optim import build_optimizer
-from olmo.train.saving import existing_steps, probe_save_folder
+from olmo.train.saving.checkpoint import cannot_write, load_optimizer, load_trainer_state
+from olmo.train.saving.folder import existing_steps, probe_save_folder
+from olmo.train.saving.writing import clear_leftovers
 from olmo.train.scheduler import Scheduler
 from olmo.train.start import Start, cannot_find_start, fetch_start, find_start
 from olmo.train.start_record import note_start
 from olmo.train.step import TrainStep, out_of_memory
 from olmo.train.trainer import Trainer
-from olmo.train.writing import clear_leftovers
 from olmo.version import __version__
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from olmo.checkpoints.stores import Store, is_url
 from olmo.distributed import World, on_all_ranks, on_main
 from olmo.exceptions import OLMoCheckpointError, OLMoError, first_line
 from olmo.train.config import TrainConfig
-from olmo.train.saving import existing_steps
+from olmo.train.saving.folder import existing_steps
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from olmo.distributed import World, gather_objects, on_main
 from olmo.json_lines import append_records
 from olmo.provenance import checkout, package_versions, processor_name, versions
-from olmo.train.checkpoint import cannot_write
 from olmo.train.config import TrainConfig
+from olmo.train.saving.checkpoint import cannot_write
 from olmo.train.start import Start
 
 FILE_NAME = "starts.jsonl"

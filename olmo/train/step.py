@@ -24,11 +24,11 @@ from olmo.distributed import World, all_reduce_sum
 from olmo.exceptions import OLMoDataError, OLMoEnvironmentError, OLMoError, first_line
 from olmo.nn.flops import flops_for_batch
 from olmo.nn.flops_training import StepFlops, step_flops
-from olmo.train.bad_batch import TERMS, BadStep, dump, short_list
-from olmo.train.checkpoint import random_state
+from olmo.train.bad_batches.dump import TERMS, BadStep, dump, short_list
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import NonFinitePolicy
 from olmo.train.optim import clip_gradients, update_if
+from olmo.train.saving.checkpoint import random_state
 from olmo.train.scheduler import Scheduler
 
 

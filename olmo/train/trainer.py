@@ -11,8 +11,8 @@ from typing import Any
 from olmo.batch import Batch
 from olmo.exceptions import first_line
 from olmo.train.callbacks.base import Callback
-from olmo.train.checkpoint import random_state, set_random_state
 from olmo.train.limits import Limits
+from olmo.train.saving.checkpoint import random_state, set_random_state
 from olmo.train.step import StepResult, TrainStep, mean_metrics
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import torch
 from olmo.checkpoints import load_model, read_marker, select_checkpoint, verify_checkpoint, what_is_missing
 from olmo.exceptions import OLMoCheckpointError
 from olmo.train.config import TrainConfig
-from olmo.train.saving import save_checkpoint, save_unsharded
+from olmo.train.saving.folder import save_checkpoint, save_unsharded
 from tests.checkpoints.formats import fresh
 from tests.train.ranks import ALONE
 from tests.train.tiny_run import model_config

@@ -22,7 +22,7 @@ from olmo.checkpoints import (
 )
 from olmo.exceptions import OLMoCheckpointError
 from olmo.train.config import TrainConfig
-from olmo.train.saving import save_checkpoint, save_unsharded
+from olmo.train.saving.folder import save_checkpoint, save_unsharded
 from tests.train.ranks import ALONE
 from tests.train.tiny_run import make_batch, model_config
 

@@ -12,8 +12,8 @@ from olmo.checkpoints.remote import select_in_store
 from olmo.checkpoints.stores import Store
 from olmo.exceptions import OLMoCheckpointError, OLMoEnvironmentError
 from olmo.train.config import TrainConfig
-from olmo.train.snapshot import Snapshots
-from olmo.train.writing import clear_leftovers, delete, write_checkpoint
+from olmo.train.saving.snapshot import Snapshots
+from olmo.train.saving.writing import clear_leftovers, delete, write_checkpoint
 from tests.checkpoints.formats import fresh, weights_of, write_native
 from tests.checkpoints.s3_server import s3_server
 from tests.train.ranks import ALONE

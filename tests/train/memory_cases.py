@@ -8,10 +8,10 @@ from olmo.benchmark.cases import Case
 from olmo.benchmark.models import config_of, video_batch
 from olmo.nn.lora import LoraConfig
 from olmo.train import build
-from olmo.train.activation_memory import ActivationMemory
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import ActivationCheckpointingMode
-from olmo.train.memory_estimate import Shape, shape_of
+from olmo.train.memory.activation_memory import ActivationMemory
+from olmo.train.memory.estimate import Shape, shape_of
 from olmo.train.optim import build_optimizer
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainStep

@@ -12,7 +12,7 @@ from olmo.models.model import build_model_config
 from olmo.models.molmo2.parallelize import parallelize_model
 from olmo.models.temporal_video_olmo import compaction
 from olmo.nn import attention, attention_mask, indices
-from olmo.train.activation_memory import ActivationMemory
+from olmo.train.memory.activation_memory import ActivationMemory
 from tests.models import sharded
 from tests.models.builders import Example, batch, config, model
 

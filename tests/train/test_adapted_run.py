@@ -12,7 +12,7 @@ from olmo.launch import run_command
 from olmo.nn.lora import is_adapter
 from olmo.train import build
 from olmo.train.config import TrainConfig
-from olmo.train.saving import save_checkpoint
+from olmo.train.saving.folder import save_checkpoint
 from tests.train.command import records, train, without_times
 from tests.train.ranks import ALONE
 from tests.train.tiny_run import make_batch, model_config

@@ -8,10 +8,10 @@ from olmo.checkpoints.stores import Store
 from olmo.distributed import World, on_all_ranks, on_main, whole
 from olmo.exceptions import OLMoEnvironmentError
 from olmo.train import build
-from olmo.train.checkpoint import load_optimizer, optimizer_tensors
 from olmo.train.config import TrainConfig
 from olmo.train.optim import OptimizerConfig, build_optimizer
-from olmo.train.saving import save_checkpoint, save_unsharded
+from olmo.train.saving.checkpoint import load_optimizer, optimizer_tensors
+from olmo.train.saving.folder import save_checkpoint, save_unsharded
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainStep
 from tests.train.ranks import ALONE, run_ranks

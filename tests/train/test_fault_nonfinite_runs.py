@@ -10,7 +10,9 @@ from olmo.checkpoints import load_model, model_tensors
 from olmo.data.loader import TrainLoader
 from olmo.distributed import World, whole
 from olmo.launch import run_command
-from olmo.train import bad_batch, build, replay
+from olmo.train import build
+from olmo.train.bad_batches import dump as bad_batch
+from olmo.train.bad_batches import replay
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import NonFiniteConfig, NonFinitePolicy
 from olmo.train.optim import build_optimizer

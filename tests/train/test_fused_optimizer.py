@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from olmo.checkpoints import model_tensors
-from olmo.train.checkpoint import load_optimizer, optimizer_tensors
 from olmo.train.config import TrainConfig
 from olmo.train.optim import OptimizerConfig, build_optimizer
-from olmo.train.saving import save_checkpoint
+from olmo.train.saving.checkpoint import load_optimizer, optimizer_tensors
+from olmo.train.saving.folder import save_checkpoint
 from tests.train.ranks import ALONE
 from tests.train.tiny_run import model_config
 

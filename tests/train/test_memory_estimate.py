@@ -10,12 +10,12 @@ from olmo.benchmark.cases import ONE_LAYER, Case
 from olmo.benchmark.models import config_of
 from olmo.exceptions import OLMoConfigurationError
 from olmo.launch import run_command
-from olmo.train.activation_bytes import Regime
 from olmo.train.build import meta_model
 from olmo.train.config import TrainConfig
-from olmo.train.memory_command import advice, main, parse, training_config
-from olmo.train.memory_estimate import MemoryEstimate, estimate, shape_of, vision_activations
-from olmo.train.memory_page import BEGIN, END, table
+from olmo.train.memory.activation_bytes import Regime
+from olmo.train.memory.command import advice, main, parse, training_config
+from olmo.train.memory.estimate import MemoryEstimate, estimate, shape_of, vision_activations
+from olmo.train.memory.page import BEGIN, END, table
 from tests.train.memory_cases import CASES, MemoryCase, batch_of, llm, peak_of, prepared, resident, saved_bytes, step_case
 
 SMALL = {

@@ -14,12 +14,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from olmo.checkpoints import model_tensors
 from olmo.exceptions import OLMoCheckpointError
-from olmo.train.bad_batch import read_dump
+from olmo.train.bad_batches.dump import read_dump
 from olmo.train.callbacks.ema import ExponentialAverage
-from olmo.train.checkpoint import optimizer_tensors, random_state
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import EmaConfig, NonFiniteConfig, NonFinitePolicy
 from olmo.train.optim import OptimizerConfig, build_optimizer, update_if
+from olmo.train.saving.checkpoint import optimizer_tensors, random_state
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainingDiverged, TrainStep
 from tests.train.ranks import ALONE

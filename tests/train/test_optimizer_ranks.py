@@ -9,11 +9,11 @@ from olmo.distributed import World, whole
 from olmo.nn.lora import LoraConfig, is_adapter
 from olmo.train import build
 from olmo.train.callbacks.ema import ExponentialAverage
-from olmo.train.checkpoint import load_optimizer, optimizer_tensors
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import EmaConfig, FSDPConfig
 from olmo.train.optim import OptimizerConfig, build_optimizer
-from olmo.train.saving import save_checkpoint
+from olmo.train.saving.checkpoint import load_optimizer, optimizer_tensors
+from olmo.train.saving.folder import save_checkpoint
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainStep
 from tests.train.ranks import ALONE, run_ranks

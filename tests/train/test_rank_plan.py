@@ -18,7 +18,7 @@ from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
 from olmo.models.molmo2.parallelize import parallelize_model
 from olmo.train.build import build_sharded_model, meta_model
 from olmo.train.config import TrainConfig
-from olmo.train.memory_estimate import estimate, shape_of
+from olmo.train.memory.estimate import estimate, shape_of
 from olmo.train.mesh import ParallelismConfig, sharding_mesh
 from olmo.train.optim import build_optimizer
 from olmo.train.rank_plan import fake_group, fullest_shape, gathered_units, plan_ranks

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from olmo.train.retention import Saved, superseded
+from olmo.train.saving.retention import Saved, superseded
 
 KEEP = Saved("step1", False), Saved("step2", False), Saved("step3", True)
 

@@ -13,7 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from olmo.checkpoints import load_model, model_tensors, read_config, select_checkpoint
 from olmo.checkpoints.stores import Store
-from olmo.train import build, checkpoint, start
+from olmo.train import build, start
+from olmo.train.saving import checkpoint
 from olmo.train.step import TrainStep
 from tests.train.command import launch, records, train, without_times
 from tests.train.same_end import assert_same_end

@@ -16,11 +16,11 @@ from olmo.checkpoints.stores import Store
 from olmo.exceptions import OLMoConfigurationError, OLMoEnvironmentError
 from olmo.train.callbacks import checkpointer
 from olmo.train.callbacks.checkpointer import Checkpointer
-from olmo.train.checkpoint import load_trainer_state
 from olmo.train.config import TrainConfig
 from olmo.train.optim import OptimizerConfig, build_optimizer
-from olmo.train.snapshot import Snapshots
-from olmo.train.writing import clear_leftovers, write_checkpoint
+from olmo.train.saving.checkpoint import load_trainer_state
+from olmo.train.saving.snapshot import Snapshots
+from olmo.train.saving.writing import clear_leftovers, write_checkpoint
 from tests.checkpoints.formats import fresh
 from tests.train.ranks import ALONE
 from tests.train.tiny_run import model_config

@@ -14,13 +14,13 @@ from olmo.distributed import initialized, on_main
 from olmo.exceptions import OLMoEnvironmentError, OLMoError, first_line
 from olmo.train.callbacks.base import Callback
 from olmo.train.callbacks.ema import ExponentialAverage
-from olmo.train.checkpoint import cannot_write
 from olmo.train.config import TrainConfig
-from olmo.train.retention import Saved, superseded
-from olmo.train.saving import existing_steps, save_unsharded
-from olmo.train.snapshot import Snapshot, Snapshots
-from olmo.train.writer import ABANDON_AFTER, Outcome, Writer
-from olmo.train.writing import delete, write_checkpoint
+from olmo.train.saving.checkpoint import cannot_write
+from olmo.train.saving.folder import existing_steps, save_unsharded
+from olmo.train.saving.retention import Saved, superseded
+from olmo.train.saving.snapshot import Snapshot, Snapshots
+from olmo.train.saving.writer import ABANDON_AFTER, Outcome, Writer
+from olmo.train.saving.writing import delete, write_checkpoint
 
 log = logging.getLogger(__name__)
 

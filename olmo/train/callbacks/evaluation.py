@@ -20,8 +20,8 @@ from olmo.eval.task import Task
 from olmo.inference.api import ExampleReader
 from olmo.provenance import versions
 from olmo.train.callbacks.base import Callback
-from olmo.train.checkpoint import cannot_write, random_state, set_random_state
 from olmo.train.config import TrainConfig
+from olmo.train.saving.checkpoint import cannot_write, random_state, set_random_state
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from olmo.json_lines import as_lines, write_whole
 from olmo.train.callbacks.base import Callback
-from olmo.train.checkpoint import cannot_write
+from olmo.train.saving.checkpoint import cannot_write
 
 FILE_NAME = "metrics.jsonl"
 

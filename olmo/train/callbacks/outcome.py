@@ -5,7 +5,7 @@ from pathlib import Path
 from olmo.distributed import on_main
 from olmo.json_lines import as_lines, write_whole
 from olmo.train.callbacks.base import Callback
-from olmo.train.checkpoint import cannot_write
+from olmo.train.saving.checkpoint import cannot_write
 
 FILE_NAME = "ended.json"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from olmo.train.callbacks.base import Callback
-from olmo.train.checkpoint import cannot_write
+from olmo.train.saving.checkpoint import cannot_write
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, wait
 
 from olmo.exceptions import first_line
 from olmo.train.callbacks.base import Callback
-from olmo.train.checkpoint import random_state, set_random_state
+from olmo.train.saving.checkpoint import random_state, set_random_state
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from olmo.distributed import gather_objects
-from olmo.train.bad_batch import example_ids, short_list
+from olmo.train.bad_batches.dump import example_ids, short_list
 from olmo.train.callbacks.base import Callback
 from olmo.train.config_blocks import NonFiniteConfig, StabilityConfig
 from olmo.train.step import TrainingDiverged

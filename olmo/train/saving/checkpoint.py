@@ -1,6 +1,6 @@
 """What is in a run's checkpoint, and picking the run up again from it.
 
-Its layout is the published one, with one file more (`olmo/train/writing.py` writes it):
+Its layout is the published one, with one file more (`olmo/train/saving/writing.py` writes it):
 
     step<N>/config.yaml
     step<N>/model_and_optim/     torch distributed checkpoint; keys model.<parameter>, optim.state.<parameter>.<field>, ema.<parameter>

@@ -19,8 +19,8 @@ from olmo.checkpoints.sharded import SHARDED
 from olmo.checkpoints.stores import HashingStream, Store
 from olmo.distributed import World, gather_objects, initialized, on_all_ranks, on_main
 from olmo.exceptions import OLMoError
-from olmo.train.checkpoint import cannot_write
-from olmo.train.snapshot import Snapshot
+from olmo.train.saving.checkpoint import cannot_write
+from olmo.train.saving.snapshot import Snapshot
 
 TMP, OLD = "-tmp", "-old-tmp"
 

@@ -14,8 +14,8 @@ from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from torch.distributed.tensor import DTensor
 
 from olmo.checkpoints import model_tensors
-from olmo.train.checkpoint import optimizer_settings, optimizer_tensors
 from olmo.train.config import TrainConfig
+from olmo.train.saving.checkpoint import optimizer_settings, optimizer_tensors
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from olmo.distributed import World, distributed_world
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.launch import CommandParser, setup_logging
 from olmo.train import build
-from olmo.train.bad_batch import TERMS, DumpedBatch, read_dump
-from olmo.train.checkpoint import set_random_state
+from olmo.train.bad_batches.dump import TERMS, DumpedBatch, read_dump
+from olmo.train.bad_batches.first_nonfinite import FirstNonFinite
 from olmo.train.config import TrainConfig
-from olmo.train.first_nonfinite import FirstNonFinite
 from olmo.train.mesh import ParallelismConfig
 from olmo.train.optim import build_optimizer
-from olmo.train.saving import existing_steps
+from olmo.train.saving.checkpoint import set_random_state
+from olmo.train.saving.folder import existing_steps
 from olmo.train.scheduler import Scheduler
 from olmo.train.start import Start, fetch_start, locate
 from olmo.train.step import TrainStep, trim_padding

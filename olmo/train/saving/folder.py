@@ -12,10 +12,10 @@ from torch import nn
 from olmo.checkpoints import model_tensors, step_of
 from olmo.checkpoints.stores import Store
 from olmo.distributed import World, on_main, whole
-from olmo.train.checkpoint import cannot_write
 from olmo.train.config import TrainConfig
-from olmo.train.snapshot import Snapshots
-from olmo.train.writing import commit, draft, write_checkpoint
+from olmo.train.saving.checkpoint import cannot_write
+from olmo.train.saving.snapshot import Snapshots
+from olmo.train.saving.writing import commit, draft, write_checkpoint
 
 
 def probe_save_folder(cfg: TrainConfig) -> None:

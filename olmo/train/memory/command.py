@@ -71,13 +71,13 @@ def with_topk(cfg: Any, topk: float) -> Any:
 def main(argv: Sequence[str]) -> int:
     args, words = parse(argv)
     if args.page is not None:
-        from olmo.train.memory_page import write_page
+        from olmo.train.memory.page import write_page
 
         write_page(Path(args.page))
         return 0
     from rich.console import Console
 
-    from olmo.train.memory_estimate import estimate, shape_of
+    from olmo.train.memory.estimate import estimate, shape_of
 
     cfg = training_config(args, words)
     shape = shape_of(cfg, args.frames, args.text)
@@ -120,7 +120,7 @@ def part_table(found: Any) -> Any:
 def advice(cfg: Any, gpus: int, shape: Any, text: int, needed: float, room: float) -> list[str]:
     """Changes that make the step smaller, the most helpful first, each with what it leads to."""
     from olmo.train.build import meta_model
-    from olmo.train.memory_estimate import estimate, shape_of
+    from olmo.train.memory.estimate import estimate, shape_of
 
     model, found = meta_model(cfg), []
     for words, overrides, number, frames in changes(cfg, gpus, shape.frames):

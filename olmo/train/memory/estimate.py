@@ -13,9 +13,9 @@ from olmo.exceptions import OLMoConfigurationError
 from olmo.models.model import ModelBase
 from olmo.models.molmo2.preprocessor import video_cells
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
-from olmo.train.activation_bytes import Regime, connector_cell, decoder_block, norm, pixels, scorer_cell, vit_block, with_adapters
 from olmo.train.build import meta_model
 from olmo.train.config import TrainConfig
+from olmo.train.memory.activation_bytes import Regime, connector_cell, decoder_block, norm, pixels, scorer_cell, vit_block, with_adapters
 
 RESERVED = 1.5e9
 """Bytes of a GPU that are not for tensors: the CUDA context, kernels, nccl's buffers."""

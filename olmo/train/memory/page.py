@@ -7,8 +7,8 @@ from olmo.config_files import find_config
 from olmo.exceptions import OLMoConfigurationError
 from olmo.train.build import meta_model
 from olmo.train.config import TrainConfig
-from olmo.train.memory_command import DEVICES
-from olmo.train.memory_estimate import estimate, shape_of
+from olmo.train.memory.command import DEVICES
+from olmo.train.memory.estimate import estimate, shape_of
 
 BEGIN, END = "<!-- memory table: begin -->", "<!-- memory table: end -->"
 FRAMES = (*range(8, 128, 8), *range(128, 385, 16))

@@ -1,0 +1,1 @@
+"""What a training takes of a device: counted from the code, and measured."""
