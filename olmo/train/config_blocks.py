@@ -63,7 +63,7 @@ class WandbConfig(BaseConfig):
     """Weights & Biases: a second place for the metrics that `metrics.jsonl` always has.
 
     Used when a project is named, here or in WANDB_PROJECT (WANDB_MODE=offline then keeps it on this machine);
-    `wandb: null` and WANDB_MODE=disabled switch it off. Nothing that fails here stops a run.
+    `wandb: null` and WANDB_MODE=disabled switch it off. A missing package is an error at the start; what fails later stops no run.
     """
 
     project: str | None = None

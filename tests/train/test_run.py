@@ -306,12 +306,9 @@ def test_wandb_is_off_without_a_project(tmp_path, offline, monkeypatch):
     assert train(tmp_path, "--wandb={log_interval: 1}", "--max_duration=1") == 0
 
 
-def test_wandb_that_is_missing_or_broken_is_one_line(tmp_path, offline, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    assert train(tmp_path / "a", "--wandb={project: p}", "--max_duration=1") == 0
-    assert "wandb is off from here on (start failed: reporting to Weights & Biases needs the package 'wandb'" in capsys.readouterr().out
-
+def test_wandb_that_breaks_is_one_line(tmp_path, offline, monkeypatch, capsys):
     class Broken:
+        __spec__ = "that of an installed package"
         Settings = staticmethod(dict)
 
         class init:  # noqa: N801
@@ -324,9 +321,9 @@ def test_wandb_that_is_missing_or_broken_is_one_line(tmp_path, offline, monkeypa
                 raise ConnectionError("the server is gone")
 
     monkeypatch.setitem(sys.modules, "wandb", Broken)
-    assert train(tmp_path / "b", "--wandb={project: p, log_interval: 1}", "--max_duration=2") == 0
+    assert train(tmp_path, "--wandb={project: p, log_interval: 1}", "--max_duration=2") == 0
     assert capsys.readouterr().out.count("wandb is off from here on (log failed: the server is gone)") == 1
-    assert len(records(tmp_path / "b")) == 2
+    assert len(records(tmp_path)) == 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Second places for the metrics, which may be absent, unreachable, broken or hang: the run goes on and one line says so."""
+"""Second places for the metrics, which may be unreachable, break or hang: the run goes on and one line says so."""
 
 import logging
 import queue
@@ -6,8 +6,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from importlib.util import find_spec
 
-from olmo.exceptions import first_line
+from olmo.exceptions import first_line, missing_package
 from olmo.train.callbacks.base import Callback
 from olmo.train.saving.checkpoint import random_state, set_random_state
 
@@ -25,12 +26,18 @@ class Sink(Callback, ABC):
     """
 
     title = ""
-    """What log lines call it."""
+    """What log lines call it, and the package and the extra that it needs."""
 
     def __init__(self, interval: int):
         self.interval = interval
         self.worker: _Worker | None = None
         """None = not started, closed or given up."""
+
+    @classmethod
+    def require(cls) -> None:
+        """Raise, before anything is built, where the package is absent: that is no accident of the run."""
+        if find_spec(cls.title) is None:
+            raise missing_package(cls.title, cls.title, f"reporting to {cls.title}")
 
     @abstractmethod
     def open(self, trainer) -> None:

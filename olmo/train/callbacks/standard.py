@@ -23,6 +23,14 @@ from olmo.train.callbacks.watchdog import Watchdog
 from olmo.train.config import TrainConfig
 
 
+def require_sinks(cfg: TrainConfig) -> None:
+    """Raise where a sink that `cfg` asks for has not been installed."""
+    if wandb_wanted(cfg.wandb):
+        WandbLogger.require()
+    if cfg.tensorboard is not None:
+        TensorboardLogger.require()
+
+
 def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protected: str | None = None) -> list[Callback]:
     """What `cfg` asks for. `protected`: a checkpoint that the run started from and must not delete."""
     ema = None if cfg.ema is None else ExponentialAverage(cfg.ema, model)

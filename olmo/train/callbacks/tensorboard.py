@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from olmo.exceptions import missing_package
 from olmo.train.callbacks.sink import Sink
 from olmo.train.config_blocks import TensorboardConfig
 
@@ -19,10 +18,8 @@ class TensorboardLogger(Sink):
         self.writer: Any = None
 
     def open(self, trainer) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise missing_package("tensorboard", "tensorboard", "reporting to TensorBoard") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         folder = Path(self.cfg.folder or Path(trainer.cfg.save_folder) / "tensorboard")
         step = trainer.state.step
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)

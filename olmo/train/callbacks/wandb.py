@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from olmo.exceptions import missing_package
 from olmo.train.callbacks.sink import Sink
 from olmo.train.config_blocks import WandbConfig
 
@@ -27,10 +26,8 @@ class WandbLogger(Sink):
         self.run: Any = None
 
     def open(self, trainer) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise missing_package("wandb", "wandb", "reporting to Weights & Biases") from None
+        import wandb
+
         cfg, state = self.cfg, trainer.state
         folder = Path(trainer.cfg.save_folder) / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
