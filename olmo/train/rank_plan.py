@@ -7,7 +7,7 @@ bytes of a rank are counted from its shards. No weight has memory.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,6 @@ from olmo.models.model import ModelBase
 from olmo.train.build import build_sharded_model, meta_model
 from olmo.train.config import TrainConfig
 from olmo.train.memory.estimate import MemoryEstimate, Shape, estimate, regime_of, shape_of
-from olmo.train.mesh import ParallelismConfig
 
 
 @dataclass(frozen=True)
@@ -85,20 +84,10 @@ def plan_ranks(cfg: TrainConfig, size: int) -> RankPlan:
     units, replicas = gathered_units(model), cfg.parallelism.data_parallel_replicate_degree
     passes = 2 * micro_batches  # forward and backward
     shape = fullest_shape(cfg)
-    per_rank = replace(
-        shape,
-        frames=-(-shape.frames // context),
-        kept_frames=shape.kept_frames / context,
-        tokens=-(-shape.tokens // context),
-        loss_tokens=-(-shape.loss_tokens // context),
-    )
-    shards = size // replicas
-    # The same work on the ranks of one copy alone, which is what the estimate knows.
-    alone = replace(cfg, parallelism=ParallelismConfig(), global_train_batch_size=rows * shards)
     return RankPlan(
         ranks=size,
         replicas=replicas,
-        shards=shards,
+        shards=size // replicas,
         context=context,
         rows=rows,
         micro_batches=micro_batches,
@@ -109,8 +98,8 @@ def plan_ranks(cfg: TrainConfig, size: int) -> RankPlan:
         units=len(units),
         gathers=passes * sum(unit.times for unit in units),
         gathered=passes * sum(unit.times * unit.weights for unit in units) * regime_of(cfg, on_gpu=True).gathered,
-        memory=estimate(alone, shards, per_rank, model=meta_model(cfg)),
-        shape=per_rank,
+        memory=estimate(cfg, size, shape, model=meta_model(cfg)),
+        shape=shape.shared_by(context),
     )
 
 

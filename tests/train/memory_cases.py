@@ -1,17 +1,20 @@
 """Steps of half a gigabyte and more on a CPU, and what they really take."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from olmo.benchmark.cases import Case
 from olmo.benchmark.models import config_of, video_batch
+from olmo.distributed import World
 from olmo.nn.lora import LoraConfig
 from olmo.train import build
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import ActivationCheckpointingMode
 from olmo.train.memory.activation_memory import ActivationMemory
 from olmo.train.memory.estimate import Shape, shape_of
+from olmo.train.mesh import ContextParallelConfig, ParallelismConfig
 from olmo.train.optim import build_optimizer
 from olmo.train.scheduler import Scheduler, SchedulerConfig
 from olmo.train.step import TrainStep
@@ -32,17 +35,19 @@ def llm(width: int, layers: int, hidden: int, vocabulary: int = 4096) -> tuple[s
 
 @dataclass(frozen=True)
 class MemoryCase:
-    """A step: its shape, and what is recomputed and trained."""
+    """A step: its shape, what is recomputed and trained, and by how many ranks its rows are shared."""
 
     case: Case
     recompute: str = "none"
     lora: LoraConfig | None = None
+    degree: int = 1
 
     @property
     def config(self) -> TrainConfig:
         model = config_of(self.case)
         rows = self.case.rows
         cfg = TrainConfig(model=model, lora=self.lora, ft_embedding="all", global_train_batch_size=rows, device_train_microbatch_size=rows)
+        cfg.parallelism = ParallelismConfig(context_parallel_config=ContextParallelConfig(self.degree))
         cfg.activation_checkpointing = self.recompute != "none"
         if self.recompute != "none":
             cfg.activation_checkpointing_mode = ActivationCheckpointingMode(self.recompute)
@@ -70,18 +75,25 @@ CASES = {
 }
 
 
-def prepared(case: MemoryCase) -> TrainStep:
+SHARED = {
+    "stored": MemoryCase(step_case("scorer", 0.5, 8, 400, 8, 2, llm(256, 4, 1024)), degree=2),
+    "not pruned": MemoryCase(step_case("none", 0.0, 9, 100, 6, 1, llm(256, 4, 1024), rows=2), degree=2),
+    "recomputed": MemoryCase(step_case("scorer", 0.5, 8, 2000, 8, 2, llm(256, 8, 1024), recompute=True), "full", degree=2),
+}
+
+
+def prepared(case: MemoryCase, world: World = ALONE) -> TrainStep:
     """The step of a run that has gone on for a while: its optimiser has a state already."""
     cfg = case.config
-    model = build.build_sharded_model(cfg, ALONE)
-    build.initialise_weights(cfg, model, ALONE)
+    model = build.build_sharded_model(cfg, world)
+    build.initialise_weights(cfg, model, world)
     optimizer = build_optimizer(cfg.optimizer, model)
     for group in optimizer.param_groups:
         for p in group["params"]:
             p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad()
-    return TrainStep(cfg, model, optimizer, Scheduler(SchedulerConfig(), 100), ALONE)
+    return TrainStep(cfg, model, optimizer, Scheduler(SchedulerConfig(), 100), world)
 
 
 def resident(step: TrainStep) -> int:
@@ -114,3 +126,10 @@ def saved_bytes(step: TrainStep, batch) -> int:
 
 def batch_of(case: MemoryCase):
     return video_batch(case.case, case.config.model)
+
+
+def note_shared(world: World, folder: Path, argument: None) -> None:
+    """What one of the ranks that share the rows of each case keeps. Weights stay whole, so that none that was gathered counts."""
+    build.sharding_mesh = lambda *args: None
+    kept = {name: saved_bytes(prepared(case, world), batch_of(case)) for name, case in SHARED.items()}
+    torch.save(kept, folder / f"{world.rank}.pt")

@@ -16,7 +16,7 @@ def format_table(scores: Mapping[str, Score]) -> list[str]:
 def format_score(score: Score) -> str:
     """Everything but the name, in percent where the value is one of right and wrong."""
     notes = [] if score.chance is None else [f"chance {100 * score.chance:5.1f} %"]
-    notes += [f"{score.unparsed} unreadable"] if score.unparsed else []
+    notes += [f"{score.unparsed} unparsed"] if score.unparsed else []
     notes += [] if score.published is None else [f"published evaluator {100 * score.published:.1f} %"]
     notes += [] if score.default is None else [f"published evaluator; {100 * score.default:.1f} % by default"]
     notes += [] if score.reliable else [UNRELIABLE]

@@ -81,13 +81,16 @@ def main(argv: Sequence[str]) -> int:
 
     cfg = training_config(args, words)
     shape = shape_of(cfg, args.frames, args.text)
+    cfg.parallelism.check(args.gpus)
+    cfg.parallelism.check_model(cfg.model)
     cfg.rows_per_rank(args.gpus)
     found = estimate(cfg, args.gpus, shape)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     pruned = f", {shape.kept_frames:.1f} after pruning" if shape.kept_frames < shape.frames else ""
+    degree = cfg.parallelism.context_parallel_config.degree
+    where = f"each of {args.gpus} GPUs" if degree == 1 else f"every {degree} of {args.gpus} GPUs, which share them"
     console.print(
-        f"{shape.rows} rows of {shape.frames} frames{pruned} and {shape.tokens:,} tokens on each of {args.gpus} GPUs; "
-        f"recomputation: {cfg.recompute}"
+        f"{shape.rows} rows of {shape.frames} frames{pruned} and {shape.tokens:,} tokens on {where}; recomputation: {cfg.recompute}"
     )
     console.print(part_table(found))
     fits = ", ".join(f"{gb} GB: {'fits' if found.needed <= gb * 1e9 else 'too small'}" for gb in DEVICES)
@@ -126,6 +129,8 @@ def advice(cfg: Any, gpus: int, shape: Any, text: int, needed: float, room: floa
     for words, overrides, number, frames in changes(cfg, gpus, shape.frames):
         try:
             other = cfg.with_overrides(overrides) if not callable(overrides) else overrides(cfg)
+            other.parallelism.check(number)
+            other.parallelism.check_model(other.model)
             same = model if (other.model, other.lora) == (cfg.model, cfg.lora) else None
             after = estimate(other, number, shape_of(other, frames, text), model=same).needed
         except OLMoConfigurationError:  # a change that this config does not allow is no advice
@@ -150,6 +155,7 @@ def changes(cfg: Any, gpus: int, frames: int) -> list[tuple[str, Any, int, int]]
         ("--lora='{targets: [llm], train_whole: [connector]}'", ["lora={targets: [llm], train_whole: [connector]}"], gpus, frames),
         ("--ema=null", ["ema=null"], gpus, frames),
     ]
+    options += [(f"--cp_degree={n}", [f"parallelism.context_parallel_config.degree={n}"], gpus, frames) for n in (2, 4, 8)]
     options += [(f"--gpus={n}", [], n, frames) for n in (2 * gpus, 8 * gpus) if not cfg.global_train_batch_size % n]
     if frames > 1:
         options.append((f"--frames={frames // 2}: half of them (max_frames)", [], gpus, frames // 2))

@@ -6,7 +6,7 @@ autograd keeps. The backward pass goes from the head to the pixels: activations 
 at the end of every part. Eager code is assumed; compiled code fuses, and keeps less.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from olmo.budget import frames_within_budget, pruning_budget
 from olmo.exceptions import OLMoConfigurationError
@@ -38,6 +38,11 @@ class Shape:
     """Positions of a row in the language model, after pruning, padding included."""
     loss_tokens: int
     """Positions of a row with a loss."""
+
+    def shared_by(self, ranks: int) -> "Shape":
+        """What one of so many ranks computes that share every row (`olmo/nn/context_parallel.py`), where frames are kept evenly."""
+        frames, tokens, loss_tokens = (-(-count // ranks) for count in (self.frames, self.tokens, self.loss_tokens))
+        return replace(self, frames=frames, kept_frames=self.kept_frames / ranks, tokens=tokens, loss_tokens=loss_tokens)
 
 
 @dataclass(frozen=True)
@@ -108,31 +113,36 @@ def shape_of(cfg: TrainConfig, frames: int | None = None, text: int = 200) -> Sh
 def estimate(
     cfg: TrainConfig, gpus: int = 1, shape: Shape | None = None, *, on_gpu: bool = True, model: ModelBase | None = None
 ) -> MemoryEstimate:
-    """Memory of a step on each of `gpus` devices (`on_gpu` false: one process on a CPU).
+    """Memory of a step on each of `gpus` devices (`on_gpu` false: on CPUs, where nothing is sharded).
 
-    `model`: that of `meta_model(cfg)`, for callers that ask about many shapes.
+    `shape`: of whole rows, also where ranks share them. `model`: that of `meta_model(cfg)`, for callers that ask about many shapes.
     """
     shape = shape_of(cfg) if shape is None else shape
     regime, model = regime_of(cfg, on_gpu), meta_model(cfg) if model is None else model
+    parallelism = cfg.parallelism
+    shards, degree = gpus // parallelism.data_parallel_replicate_degree, parallelism.context_parallel_config.degree
+    own = shape.shared_by(degree)
+    if degree > 1 and shape.kept_frames < shape.frames and cfg.model.vision_backbone.vit.has_scorer:
+        own = replace(own, frames=own.frames + 1)  # the last of the rank before, up to its scores
     weights, trained = (sum(p.numel() for p in model.parameters() if all_of_them or p.requires_grad) for all_of_them in (True, False))
-    static = {"weights": 4.0 * weights / gpus, "optimiser": 8.0 * trained / gpus}
+    static = {"weights": 4.0 * weights / shards, "optimiser": 8.0 * trained / shards}
     if cfg.ema is not None:
-        static["running average"] = 4.0 * trained / gpus
+        static["running average"] = 4.0 * trained / shards
     if regime.copies:
         static["weights in bf16"] = 2.0 * weights
     if regime.sharded:
         static |= gathered(model, regime)
     if cfg.model.vision_backbone is not None:
         static["pixels"] = float(shape.rows * shape.frames * pixels(cfg.model.vision_backbone.vit))
-    width = 4.0 / gpus  # of a gradient, when it comes
+    width = 4.0 / shards  # of a gradient, when it comes
     if cfg.rows_per_rank(gpus) > cfg.device_train_microbatch_size:
         if regime.sharded and not cfg.fsdp.reduce_every_microbatch:
             static["gradients of earlier micro-batches"] = float(regime.gathered * trained)
             width = max(width - regime.gathered, 0.0)
         else:
             static["gradients of earlier micro-batches"], width = width * trained, 0.0
-    kept, moments = vision_activations(cfg, model, shape, regime) if shape.frames else ({}, {})
-    of_decoder = decoder_activations(cfg, model, shape, regime)
+    kept, moments = vision_activations(cfg, model, own, regime) if shape.frames else ({}, {})
+    of_decoder = decoder_activations(cfg, model, own, regime)
     return MemoryEstimate(static, kept | of_decoder[0], gradients_by_part(model, width), moments | of_decoder[1], on_gpu)
 
 

@@ -27,7 +27,7 @@ def test_scores_by_type_all_and_average():
     assert scores["average"].value == pytest.approx(0.625) and scores["average"].chance == pytest.approx(0.25)
 
 
-def test_unreadable_answers_stay_in_the_denominator():
+def test_unparsed_answers_stay_in_the_denominator():
     """Seen to fail when records with an empty prediction are filtered out before counting."""
     records = [record(0, "color", True), record(1, "color", True) | {"prediction": ""}]
     found = score(SHORT, records)["color"]
@@ -110,7 +110,7 @@ def test_tables_say_what_cannot_be_trusted():
     for share in (0.09, 0.96):
         assert not score(SHORT, [record(i, "a", i < 1000 * share) for i in range(1000)])["all"].reliable
     (line, *_) = format_table(score(SHORT, [record(0, "a", True), record(1, "a", False) | {"prediction": ""}]))
-    assert "50.0 %" in line and "n     2" in line and "1 unreadable" in line and "chance  25.0 %" in line
+    assert "50.0 %" in line and "n     2" in line and "1 unparsed" in line and "chance  25.0 %" in line
 
 
 def test_crowded_questions_are_not_reliable():
