@@ -59,7 +59,7 @@ PROMISES = (
             f"{LOADER}::test_resume_is_exact",
             f"{LOADER}::test_resume_with_workers_leaves_the_random_state_alone",
         ),
-        "",
+        "examples that wait to be packed left out of the state; random numbers of training drawn by workers that start",
     ),
     Promise(
         "R3",
@@ -96,7 +96,7 @@ PROMISES = (
         "the same seed is the same run, another one is not",
         "20 steps bit for bit; other losses from the first step",
         (f"{POINTS}::test_the_same_seed_is_the_same_run", f"{POINTS}::test_another_seed_is_another_run"),
-        "",
+        "seed of weights or of data without effect; weights seeded by the clock",
     ),
     Promise(
         "R7",

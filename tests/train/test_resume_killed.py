@@ -11,7 +11,7 @@ from tests.checkpoints.s3_server import s3_server
 from tests.train.command import CONFIG, train
 from tests.train.same_end import assert_same_end
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("shapes")]
 STEPS = ("--max_duration=6", "--save_interval=2", "--packing", "--model.llm.residual_dropout=0.1")
 
 

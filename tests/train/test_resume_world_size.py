@@ -15,7 +15,7 @@ from tests.train.command import CONFIG
 from tests.train.ranks import ALONE, run_ranks
 from tests.train.witness import Row, Seen, witness
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test waits for runs of one, two and four ranks
 
 STEPS, GLOBAL_ROWS = 12, 4
 PHASES = {1: 4, 2: 8, 4: STEPS}
