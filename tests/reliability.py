@@ -70,7 +70,7 @@ PROMISES = (
             f"{KILLED}::test_resume_after_kill_in_mid_save",
             f"{KILLED}::test_resume_on_s3_after_kill_in_mid_save",
         ),
-        "",
+        "the marker of an object store not looked at",
     ),
     Promise(
         "R4",
@@ -80,9 +80,10 @@ PROMISES = (
             f"{RANKS}::test_resume_on_more_ranks_sees_the_same_examples",
             f"{RANKS}::test_resume_on_more_ranks_keeps_the_same_cells",
             f"{RANKS}::test_resume_on_more_ranks_has_the_same_losses",
+            f"{LOADER}::test_packed_global_batches_hold_the_same_rows_for_any_number_of_ranks",
             f"{LOADER}::test_packed_resume_on_another_number_of_ranks_is_exact",
         ),
-        "",
+        "every rank reading the rows of the first",
     ),
     Promise(
         "R5",
