@@ -40,7 +40,7 @@ def draw(settings: Sequence[Setting], with_published: bool):
         ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
     plots[0].set_ylabel("right answers, 95 % interval")
     shown = {s["method"] for s in settings}
-    handles = [_mark("o", colours[m], "unpruned" if m == UNPRUNED else m) for m in methods if m in shown]
+    handles = [_mark("o", colours[m], "nothing removed" if m == UNPRUNED else m) for m in methods if m in shown]
     handles += [_mark(shape, SOFT, label) for label, shape in shapes.items()] if len(shapes) > 1 else []
     handles.append(_line())
     if with_published:

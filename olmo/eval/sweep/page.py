@@ -49,7 +49,7 @@ def groups_of(labels: Sequence[str]) -> list[str]:
 
 def pruning(setting: Mapping[str, Any]) -> str:
     """In words for a table."""
-    return "unpruned" if setting["method"] == UNPRUNED else f"{setting['method']}, {100 * setting['topk']:g} % removed"
+    return "nothing removed" if setting["method"] == UNPRUNED else f"{setting['method']}, {100 * setting['topk']:g} % removed"
 
 
 def _row(setting: Mapping[str, Any], fronts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

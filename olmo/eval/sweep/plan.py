@@ -42,7 +42,7 @@ class Point:
 
     def describe(self) -> str:
         """For a terminal."""
-        pruning = "unpruned" if self.method == UNPRUNED else f"{100 * self.topk:g} % removed by {self.method}"
+        pruning = "nothing removed" if self.method == UNPRUNED else f"{100 * self.topk:g} % removed by {self.method}"
         return f"{self.label}, {self.frames} frames, {pruning}" + ("" if self.seed is None else f", seed {self.seed}")
 
 
