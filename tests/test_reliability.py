@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import REPO
 from tests.reliability import PROMISES, markdown
+from tests.skips import skips
 
-SKIPS = {"skip", "skipif", "xfail", "importorskip"}  # what no promised test may use: looked for here
 TESTS = sorted({t for p in PROMISES for t in p.tests})
 ABOUT_RESUMING = ("R1", "R2", "R3", "R4", "R24")
 
@@ -20,17 +20,6 @@ def functions(file: Path) -> tuple[dict[str, ast.FunctionDef], list[ast.stmt]]:
     body = ast.parse(file.read_text()).body if file.is_file() else []
     found = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
     return found, [node for node in body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
-
-
-def skips(*nodes: ast.AST) -> set[str]:
-    """What of pytest's ways to skip they use."""
-    used = {
-        n.attr if isinstance(n, ast.Attribute) else n.id
-        for node in nodes
-        for n in ast.walk(node)
-        if isinstance(n, ast.Attribute | ast.Name)
-    }
-    return used & SKIPS
 
 
 def with_fixtures(name: str, file: Path) -> list[ast.FunctionDef]:

@@ -248,6 +248,12 @@ class TrainConfig(BaseConfig):
             )
         return rows
 
+    def check_ranks(self, world_size: int) -> None:
+        """Refuse ranks among which the model, its sequences or the global batch cannot be divided."""
+        self.parallelism.check(world_size)
+        self.parallelism.check_model(self.model)
+        self.rows_per_rank(world_size)
+
     def validate(self, world_size: int) -> None:
         """Refuse what cannot run, before anything is loaded or generated."""
         if self.model is None:
@@ -262,10 +268,8 @@ class TrainConfig(BaseConfig):
             raise OLMoConfigurationError(f"hang_timeout={self.hang_timeout}: must be above 0, or null for no limit")
         self.data.check()
         self.evaluation.check()
-        self.parallelism.check(world_size)
-        self.parallelism.check_model(self.model)
+        self.check_ranks(world_size)
         self.duration.check(self)
-        self.rows_per_rank(world_size)
         length, limit = self.data.sequence_length, self.model.llm.max_sequence_length
         if length is not None and length > limit:
             raise OLMoConfigurationError(f"data.sequence_length {length} is more than model.llm.max_sequence_length {limit}")

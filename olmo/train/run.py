@@ -14,7 +14,7 @@ from olmo.checkpoints.stores import Store
 from olmo.distributed import World, barrier, on_main
 from olmo.exceptions import OLMoCheckpointError, OLMoConfigurationError
 from olmo.train import build
-from olmo.train.callbacks.standard import require_sinks, standard_callbacks
+from olmo.train.callbacks.standard import sinks, standard_callbacks
 from olmo.train.config import TrainConfig
 from olmo.train.config_blocks import RuntimeData
 from olmo.train.data import build_loader
@@ -70,7 +70,8 @@ def train(cfg: TrainConfig, world: World, console: Any, command: str = "") -> st
 
 def _train(cfg: TrainConfig, world: World, console: Any, command: str) -> str:
     cfg.validate(world.size)
-    require_sinks(cfg)
+    for sink in sinks(cfg):
+        sink.require()
     probe_save_folder(cfg)
     start = on_main(lambda: find_start(cfg), cannot_find_start)
     fetch_start(cfg, start, world)

@@ -7,7 +7,7 @@ from typing import Any
 
 from olmo.budget import pruning_budget
 from olmo.eval.report.figures import INK, SOFT, panels, svg
-from olmo.eval.sweep.plan import UNPRUNED
+from olmo.eval.sweep.plan import NOTHING_REMOVED, UNPRUNED
 from olmo.eval.sweep.published import AVERAGES, SPEED
 from olmo.eval.sweep.results import pareto_front
 from olmo.exceptions import OLMoEnvironmentError
@@ -40,7 +40,7 @@ def draw(settings: Sequence[Setting], with_published: bool):
         ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
     plots[0].set_ylabel("right answers, 95 % interval")
     shown = {s["method"] for s in settings}
-    handles = [_mark("o", colours[m], "nothing removed" if m == UNPRUNED else m) for m in methods if m in shown]
+    handles = [_mark("o", colours[m], NOTHING_REMOVED if m == UNPRUNED else m) for m in methods if m in shown]
     handles += [_mark(shape, SOFT, label) for label, shape in shapes.items()] if len(shapes) > 1 else []
     handles.append(_line())
     if with_published:

@@ -9,7 +9,7 @@ from olmo.eval.report.page import percent
 from olmo.eval.report.page import write_page as fill
 from olmo.eval.statistics import UNRELIABLE
 from olmo.eval.sweep.chart import draw, save
-from olmo.eval.sweep.plan import UNPRUNED
+from olmo.eval.sweep.plan import NOTHING_REMOVED, UNPRUNED
 from olmo.eval.sweep.published import beside
 from olmo.eval.sweep.results import over_seeds, pareto_front
 from olmo.eval.sweep.run import Sweep
@@ -49,7 +49,7 @@ def groups_of(labels: Sequence[str]) -> list[str]:
 
 def pruning(setting: Mapping[str, Any]) -> str:
     """In words for a table."""
-    return "nothing removed" if setting["method"] == UNPRUNED else f"{setting['method']}, {100 * setting['topk']:g} % removed"
+    return NOTHING_REMOVED if setting["method"] == UNPRUNED else f"{setting['method']}, {100 * setting['topk']:g} % removed"
 
 
 def _row(setting: Mapping[str, Any], fronts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from olmo.exceptions import OLMoCliError
 
-UNPRUNED = "none"
+UNPRUNED, NOTHING_REMOVED = "none", "nothing removed"
 SEEDED = ("random",)
 """Methods whose answers depend on a seed; every other is the same each time, and is run once."""
 
@@ -42,7 +42,7 @@ class Point:
 
     def describe(self) -> str:
         """For a terminal."""
-        pruning = "nothing removed" if self.method == UNPRUNED else f"{100 * self.topk:g} % removed by {self.method}"
+        pruning = NOTHING_REMOVED if self.method == UNPRUNED else f"{100 * self.topk:g} % removed by {self.method}"
         return f"{self.label}, {self.frames} frames, {pruning}" + ("" if self.seed is None else f", seed {self.seed}")
 
 

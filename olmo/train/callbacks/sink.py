@@ -33,11 +33,10 @@ class Sink(Callback, ABC):
         self.worker: _Worker | None = None
         """None = not started, closed or given up."""
 
-    @classmethod
-    def require(cls) -> None:
+    def require(self) -> None:
         """Raise, before anything is built, where the package is absent: that is no accident of the run."""
-        if find_spec(cls.title) is None:
-            raise missing_package(cls.title, cls.title, f"reporting to {cls.title}")
+        if find_spec(self.title) is None:
+            raise missing_package(self.title, self.title, f"reporting to {self.title}")
 
     @abstractmethod
     def open(self, trainer) -> None:

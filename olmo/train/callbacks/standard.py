@@ -14,6 +14,7 @@ from olmo.train.callbacks.jsonl import JsonlLogger
 from olmo.train.callbacks.memory import MemoryMonitor
 from olmo.train.callbacks.outcome import OutcomeFile
 from olmo.train.callbacks.profiler import PythonProfiler, TorchProfiler
+from olmo.train.callbacks.sink import Sink
 from olmo.train.callbacks.speed import SpeedMonitor
 from olmo.train.callbacks.stability import StabilityMonitor
 from olmo.train.callbacks.tensorboard import TensorboardLogger
@@ -23,12 +24,13 @@ from olmo.train.callbacks.watchdog import Watchdog
 from olmo.train.config import TrainConfig
 
 
-def require_sinks(cfg: TrainConfig) -> None:
-    """Raise where a sink that `cfg` asks for has not been installed."""
-    if wandb_wanted(cfg.wandb):
-        WandbLogger.require()
-    if cfg.tensorboard is not None:
-        TensorboardLogger.require()
+def sinks(cfg: TrainConfig) -> list[Sink]:
+    """The second places for the metrics that `cfg` asks for."""
+    wanted = [
+        WandbLogger(cfg.wandb) if wandb_wanted(cfg.wandb) else None,
+        None if cfg.tensorboard is None else TensorboardLogger(cfg.tensorboard),
+    ]
+    return [sink for sink in wanted if sink is not None]
 
 
 def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protected: str | None = None) -> list[Callback]:
@@ -45,8 +47,7 @@ def standard_callbacks(cfg: TrainConfig, model: nn.Module, console: Any, protect
         SaveMeter(checkpointer),
         JsonlLogger(cfg.save_folder),
         ConsoleLogger(cfg.console_log_interval, console),
-        WandbLogger(cfg.wandb) if wandb_wanted(cfg.wandb) else None,
-        None if cfg.tensorboard is None else TensorboardLogger(cfg.tensorboard),
+        *sinks(cfg),
         TorchProfiler(cfg.save_folder) if cfg.torch_profiling else None,
         PythonProfiler(cfg.save_folder) if cfg.python_profiling else None,
         checkpointer,

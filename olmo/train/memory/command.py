@@ -81,9 +81,6 @@ def main(argv: Sequence[str]) -> int:
 
     cfg = training_config(args, words)
     shape = shape_of(cfg, args.frames, args.text)
-    cfg.parallelism.check(args.gpus)
-    cfg.parallelism.check_model(cfg.model)
-    cfg.rows_per_rank(args.gpus)
     found = estimate(cfg, args.gpus, shape)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     pruned = f", {shape.kept_frames:.1f} after pruning" if shape.kept_frames < shape.frames else ""
@@ -129,8 +126,6 @@ def advice(cfg: Any, gpus: int, shape: Any, text: int, needed: float, room: floa
     for words, overrides, number, frames in changes(cfg, gpus, shape.frames):
         try:
             other = cfg.with_overrides(overrides) if not callable(overrides) else overrides(cfg)
-            other.parallelism.check(number)
-            other.parallelism.check_model(other.model)
             same = model if (other.model, other.lora) == (cfg.model, cfg.lora) else None
             after = estimate(other, number, shape_of(other, frames, text), model=same).needed
         except OLMoConfigurationError:  # a change that this config does not allow is no advice

@@ -116,7 +116,9 @@ def estimate(
     """Memory of a step on each of `gpus` devices (`on_gpu` false: on CPUs, where nothing is sharded).
 
     `shape`: of whole rows, also where ranks share them. `model`: that of `meta_model(cfg)`, for callers that ask about many shapes.
+    Raises OLMoConfigurationError for a number of GPUs that a start would refuse.
     """
+    cfg.check_ranks(gpus)
     shape = shape_of(cfg) if shape is None else shape
     regime, model = regime_of(cfg, on_gpu), meta_model(cfg) if model is None else model
     parallelism = cfg.parallelism
