@@ -132,7 +132,7 @@ PARTS = {
     "attention": Part("every backend of attention against the formula, fp32 and bf16", tests("tests/nn/test_attention.py")),
     "generation": Part("decoding as a CUDA graph", tests("tests/inference/test_generation.py")),
     "sync": Part("a step that never waits for the device", function=sync),
-    "compile": Part("graphs over many batches, with inductor too", tests("tests/models/test_compile_counts.py", slow=True)),
+    "compile": Part("graphs over many batches, and their numbers", tests("tests/models/test_compile_counts.py", slow=True)),
     "memory": Part("activations with and without pruning", function=memory),
     "numerics": Part("bf16 against transformers' bf16 in the 4B shape", ("scripts/compare_numerics.py", "--size=4b")),
     "vit": Part("benchmark: the vision transformer", benchmark("vit")),

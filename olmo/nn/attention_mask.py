@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask
 
 from olmo.batch import EXAMPLE_STRIDE, PAD_ID, ExampleLayout, RowLayout
 from olmo.config import StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention import attend
-from olmo.nn.block_mask import block_mask
+from olmo.nn.block_mask import attend_blocks, block_mask
 from olmo.nn.context_parallel import ContextParallel
 from olmo.nn.indices import check_total
 
@@ -166,9 +166,6 @@ def build_mask(tokens: TokenAttributes, mode: BiDirectionalAttn | None, layout: 
     return dense_mask(tokens, tokens, mode) if by_example is None else by_example
 
 
-_flex_attention = None
-
-
 def masked_attention(q, k, v, mask: Mask | None, *, dropout: float = 0.0):
     """Attention of q [B, H, S, hd] over k, v [B, KV, S', hd] under any kind of mask."""
     if isinstance(mask, SharedMask):
@@ -182,10 +179,7 @@ def masked_attention(q, k, v, mask: Mask | None, *, dropout: float = 0.0):
         return attend(q, k, v, mask=mask, dropout=dropout)
     if dropout > 0.0:
         raise OLMoConfigurationError("llm.attention_dropout must be 0 on a GPU: block-sparse attention has no dropout")
-    global _flex_attention
-    if _flex_attention is None:
-        _flex_attention = torch.compile(flex_attention)
-    return _flex_attention(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+    return attend_blocks(q, k, v, mask)
 
 
 def attend_examples(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, masks: ExampleMasks, dropout: float = 0.0) -> torch.Tensor:

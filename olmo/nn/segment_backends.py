@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from olmo.exceptions import OLMoConfigurationError
-from olmo.nn.block_mask import block_mask
+from olmo.nn.block_mask import attend_blocks, block_mask
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,7 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> 
     if segments.block_mask is None:
         segments.block_mask = _block_mask(segments, q.device)
     heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))  # [1, heads, T, hd]
-    out = _flex_kernel(q.device.type)(*heads_first, block_mask=segments.block_mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-    return out[0].transpose(0, 1)
+    return attend_blocks(*heads_first, segments.block_mask, scale=scale, dynamic=True)[0].transpose(0, 1)
 
 
 def _block_mask(segments: Segments, device: torch.device):
@@ -197,14 +196,6 @@ def _block_mask(segments: Segments, device: torch.device):
         return owner[q_index] == owner[k_index]
 
     return block_mask(same, 1, segments.total, device)
-
-
-@functools.cache
-def _flex_kernel(device: str) -> Callable[..., Tensor]:
-    """The fused kernel on GPUs; on CPUs the same mathematics with all logits at once, which serves as reference."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Tensor:

@@ -1,7 +1,6 @@
 """Files of `GOLDENS/model`: found by the kind in their metadata, one parameter per file and stored quantity."""
 
 import json
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,10 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.device import DEVICE
 from tests.goldens import FOLDER, or_absent
-
-DEVICE = torch.device(os.environ.get("TEST_DEVICE", "cpu"))
-"""Where models and stored tensors go; on a GPU the same tests check the GPU's kernels (fp32, TF32 is off by default)."""
 
 
 @cache

@@ -14,7 +14,8 @@ from olmo.batch import Batch, RowLayout
 from olmo.inference.generation import generate
 from olmo.models.model import build_model_config
 from olmo.tokenizer import SPECIAL_TOKENS
-from tests.goldens.model_files import DEVICE, all_files, check_close, header, load, quantities, state_dict
+from tests.device import DEVICE
+from tests.goldens.model_files import all_files, check_close, header, load, quantities, state_dict
 
 SHORT_NAMES = {text.strip("<>|"): name for name, text in SPECIAL_TOKENS.items()}
 """Special tokens as the metadata spells them -> our names."""

@@ -16,7 +16,8 @@ from olmo.nn.llm_config import LlmConfig
 from olmo.nn.temporal_vision_backbone import TemporalVisionBackboneConfig
 from olmo.nn.token_packing import unpack_to_frames
 from olmo.nn.vision_backbone import MolmoVisionBackboneConfig
-from tests.goldens.model_files import DEVICE, check_close, check_error, files, load, quantities, state_dict
+from tests.device import DEVICE
+from tests.goldens.model_files import check_close, check_error, files, load, quantities, state_dict
 
 SEGMENTS = {"video": MultimodalType.VIDEO, "image": MultimodalType.IMAGE, "multi_image": MultimodalType.MULTI_IMAGE}
 STTS = "temporal_vision_backbone"
