@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from olmo.config import BaseConfig, StrEnum
 from olmo.exceptions import OLMoConfigurationError
 from olmo.nn.attention import KERNELS, Segments, attend, attend_segments
+from olmo.nn.init import truncated_normal_
 from olmo.pixels import PIXEL_STATISTICS
 
 
@@ -278,7 +279,7 @@ class VitMlp(nn.Module):
 
 def trunc_normal_fan_in(linear: nn.Linear) -> None:
     """Weight truncated-normal with standard deviation 1 / sqrt(inputs), cut at +-2; bias zero."""
-    nn.init.trunc_normal_(linear.weight, std=1 / math.sqrt(linear.in_features), a=-2.0, b=2.0)
+    truncated_normal_(linear.weight, std=1 / math.sqrt(linear.in_features), bound=2.0)
     nn.init.zeros_(linear.bias)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from olmo.nn.attention_mask import Mask, masked_attention
+from olmo.nn.init import truncated_normal_
 from olmo.nn.kv_cache import KVCache, LayerCache
 from olmo.nn.llm_config import AttentionLayerNormType, LlmConfig
 from olmo.nn.losses import ChunkFunctions, LossTerms, linear_cross_entropy, linear_logits
@@ -260,4 +261,4 @@ def _init_normal(weight: torch.Tensor, std: float, cutoff_factor: float | None) 
     if cutoff_factor is None:
         nn.init.normal_(weight, std=std)
     else:
-        nn.init.trunc_normal_(weight, std=std, a=-cutoff_factor * std, b=cutoff_factor * std)
+        truncated_normal_(weight, std, bound=cutoff_factor * std)
